@@ -1,0 +1,283 @@
+"""A namespace that is bound to an event loop. Owns the binding; puts the namespace, the ledger of
+coroutines and the home of its cells together.
+
+Refuses to know: how a cell is compiled into a job, events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import itertools
+import types
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from isthmus.blocking import blocking_names
+from isthmus.cells import CellCompiler
+from isthmus.errors import LoopError, SessionClosedError
+from isthmus.home import Home
+from isthmus.interrupts import main_thread_interrupts
+from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
+from isthmus.namespace import NamespaceManager
+from isthmus.output import output_hooks
+from isthmus.portal import run_sync
+from isthmus.sources import SourceBook
+from isthmus.task_factory import task_factory_hooks
+
+CLEAN_UP_SECONDS = 1.0
+"""How long a cancelled task may take to end before it is reported; from the air."""
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, or None."""
+    return asyncio._get_running_loop()
+
+
+def _remove_hooks_of(loop: asyncio.AbstractEventLoop, signals: bool) -> None:
+    task_factory_hooks.remove(loop)
+    output_hooks.remove()
+    if signals:
+        main_thread_interrupts.remove()
+
+
+class AsyncNamespaceManager(NamespaceManager):
+    """One live namespace for cells in all contexts, and the coroutines that they leave behind.
+
+    It can be made without an event loop; it binds itself to the loop in which it is first used.
+
+    Arguments:
+        name: The session's name.
+        main: Let the module be ``__main__``.
+        history: Keep ``_``, ``__`` and ``___``.
+        coroutine_policy: What becomes of a coroutine that a cell leaves under a name: ``"adopt"``
+            makes it a task, ``"hold"`` only records it, ``"close"`` closes it.
+        hooks: Replace ``sys.stdout`` and ``sys.stderr`` and wrap the loop's task factory while the
+            namespace has a home. Without them output is not captured, and tasks that cells start
+            cannot use ``run_sync``.
+
+    Threads: any, where a method does not say otherwise.
+    """
+
+    def __init__(
+        self,
+        name: str = "session",
+        *,
+        main: bool = False,
+        history: bool = True,
+        coroutine_policy: CoroutinePolicy = "adopt",
+        hooks: bool = True,
+    ) -> None:
+        super().__init__(name, main=main, history=history)
+        self.sources = SourceBook(name)
+        self.compiler = CellCompiler(self.sources)
+        self.ledger = CoroutineLedger(self, coroutine_policy)
+        self.closed = False
+        self.binds_invisibly = False
+        self._cell_numbers = itertools.count(1)
+        self._async_functions: dict[str, Callable[..., Any]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._home: Home | None = None
+        self._hooks = hooks
+        self._remove_hooks: weakref.finalize[..., Any] | None = None
+        self._context = contextvars.copy_context()
+        self.namespace.setdefault("__file__", self.sources.module_file)
+        self.add_prelude({"run_sync": run_sync, **blocking_names(run_sync)})
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The home loop, or None before the first use."""
+        return self._loop
+
+    def set_event_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Bind the namespace to *loop*, and adopt there what was left behind without one.
+
+        Raises:
+            LoopError: *loop* is closed, or the namespace is bound to another loop that is open and
+                has run cells. The binding is as it was.
+
+        Threads: any, as long as no cell runs.
+        """
+        if loop.is_closed():
+            raise LoopError(f"{loop!r} is closed; give a loop that is open")
+        bound = self._loop
+        if bound is not None and bound is not loop and self._home is not None:
+            if not bound.is_closed() and not self._home.closed:
+                raise LoopError(f"namespace {self.name!r} lives on {bound!r}; close it first")
+            self._forget_home()
+        self._loop = loop
+        if self.ledger.pending:
+            self._adopt_in(loop)
+
+    @property
+    def current_home(self) -> Home | None:
+        """The home of the cells, if there is one yet."""
+        return self._home
+
+    def home(self) -> Home:
+        """The home of the cells, made at its first use.
+
+        Raises:
+            LoopError: No event loop is bound, and none runs here.
+            SessionClosedError: The namespace is closed.
+
+        Threads: the loop's.
+        """
+        if self.closed:
+            raise SessionClosedError(f"namespace {self.name!r} is closed; make a new one")
+        home = self._home
+        if home is not None and not home.closed and not home.loop.is_closed():
+            return home
+        return self._new_home()
+
+    def _new_home(self) -> Home:
+        loop = self._loop
+        if loop is None or loop.is_closed() or self._home is not None:
+            loop = running_loop()
+            if loop is None:
+                raise LoopError(
+                    f"namespace {self.name!r} has no event loop: use it in one, or set_event_loop()"
+                )
+            self.set_event_loop(loop)
+        self._forget_home()
+        self._home = Home(loop, name=self.name, context=self._context)
+        self._install_hooks(loop)
+        self.ledger.adopt_held(loop, self._context.copy())
+        return self._home
+
+    def _forget_home(self, why: str = "its event loop has ended") -> None:
+        """Drop a home, keeping its context variables."""
+        if self._home is not None:
+            self._home.close(why)
+            self._context = self._home.context.copy()
+            self._home = None
+        if self._remove_hooks is not None:
+            self._remove_hooks()
+
+    def _install_hooks(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Install what the process and the loop share, to be removed however this object ends."""
+        if self._hooks:
+            task_factory_hooks.install(loop)
+            output_hooks.install()
+            signals = main_thread_interrupts.install()
+            self._remove_hooks = weakref.finalize(self, _remove_hooks_of, loop, signals)
+
+    def _adopt_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Adopt what is held: now on the loop's own thread, soon from another one."""
+        context = self._context.copy()
+        if running_loop() is loop or not loop.is_running():
+            self.ledger.adopt_held(loop, context)
+        else:
+            loop.call_soon_threadsafe(self.ledger.adopt_held, loop, context)
+
+    # -- names -------------------------------------------------------------------------------
+
+    def next_cell_number(self) -> int:
+        """The next cell's number, from 1."""
+        return next(self._cell_numbers)
+
+    def update_namespace(self, updates: Mapping[str, Any], source_context: str = "unknown") -> None:
+        """Bind every name in *updates*; bare coroutines among the values are adopted.
+
+        Adoption happens at once on the loop's thread, soon after from another thread, and once there
+        is a loop when there is none yet. For the rest see the base class.
+        """
+        super().update_namespace(updates, source_context)
+        self.note_functions(updates)
+        found = self.ledger.found_in(updates)
+        if found:
+            self._take_found(found)
+
+    def _take_found(self, found: dict[str, Any]) -> None:
+        loop = self._loop or running_loop()
+        if loop is None or loop.is_closed() or running_loop() is loop:
+            open_loop = None if loop is None or loop.is_closed() else loop
+            self.ledger.take(found, open_loop, self._context.copy())
+        else:
+            loop.call_soon_threadsafe(self.ledger.take, found, loop, self._context.copy())
+
+    def note_functions(self, names: Iterable[str]) -> None:
+        """Keep the register of async functions true for *names*, which have just changed."""
+        register = self._async_functions
+        for name in names:
+            value = self.namespace.get(name)
+            if isinstance(value, types.FunctionType | types.MethodType) and (
+                inspect.iscoroutinefunction(value)
+            ):
+                register[name] = value
+            elif name in register:
+                register.pop(name, None)
+
+    @property
+    def async_functions(self) -> dict[str, Callable[..., Any]]:
+        """The async functions bound in the namespace, by name: the functions themselves. A copy."""
+        mapping = self.namespace
+        return {n: fn for n, fn in list(self._async_functions.items()) if mapping.get(n) is fn}
+
+    # -- coroutines --------------------------------------------------------------------------
+
+    @property
+    def _pending_coroutines(self) -> dict[str, Any]:
+        return self.ledger.pending
+
+    @property
+    def pending_coroutines(self) -> dict[str, Any]:
+        """Coroutines left behind, by name: tasks where they are adopted. A copy."""
+        return dict(self.ledger.pending)
+
+    async def await_pending_coroutines(self, timeout: float | None = None) -> SettledCoroutines:
+        """Wait for the adopted coroutines; a name still bound to its task gets the result.
+
+        Arguments:
+            timeout: Seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            Results by name. What failed is in ``.errors`` and stays bound to its finished task;
+            what did not end in time is in ``.unfinished`` and stays pending.
+
+        Threads: any loop. Cancel: the coroutines go on; nothing is rebound.
+        """
+        return await self._on_home_loop(self.ledger.settle(timeout))
+
+    async def cleanup_coroutines(self, timeout: float = CLEAN_UP_SECONDS) -> tuple[str, ...]:
+        """Cancel adopted coroutines and close those that never started.
+
+        Arguments:
+            timeout: Seconds that the cancelled ones may take to end.
+
+        Returns:
+            Names of those that would not end; they stay pending.
+
+        Threads: any loop.
+        """
+        return await self._on_home_loop(self.ledger.clean_up(timeout))
+
+    async def _on_home_loop(self, work: Any) -> Any:
+        """Await *work* on the home loop, whichever loop asks."""
+        here = running_loop()
+        if self._loop is None or self._loop is here or self._loop.is_closed():
+            if here is not None and self._home is None and not self.closed:
+                self.set_event_loop(here)
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the home, drop the sources and the module. Idempotent; does not wait for running code.
+
+        Threads: the loop's, or any when the loop does not run.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        for coroutine in list(self.ledger.pending.values()):
+            if not isinstance(coroutine, asyncio.Task):
+                coroutine.close()
+        self._forget_home(f"session {self.name!r} is closed")
+        self.sources.close()
+        super().close()

@@ -1,0 +1,332 @@
+"""A thread in which cells run, and its traffic with the loop. Owns one thread and its two queues.
+
+Refuses to know: order among cells, namespaces, what a cell is.
+
+What a cell awaits in the thread is handed to the loop as a :class:`Request` and performed there by
+the task that serves the cell: the home task for ordered cells. So timeouts, task groups and context
+variables mean in the thread what they mean in a task.
+
+Guarantees:
+- Messages to the loop arrive in the order in which the thread sent them.
+- While a cell waits for an answer the thread runs nested jobs (started by what it waits for), and
+  keeps jobs that are merely next in order for later.
+- The thread holds no reference to a session between jobs.
+
+Locks: ``_claim`` guards ``current``, ``_retired``, ``_armed`` and ``_interrupted``, so that a job is
+either run by this thread or given to another one, and an interrupt reaches the job that it is meant
+for or none. Innermost; nothing is called inside but CPython's setter of an asynchronous exception.
+Both queues are atomic by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import functools
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from types import CoroutineType
+from typing import Any, Protocol
+
+from isthmus.context_variables import ContextMirror
+from isthmus.errors import CellInterrupted, CrossingError, SessionClosedError
+from isthmus.jobs import Job, current_job
+from isthmus.portal import in_portal, run_sync, set_crossing
+from isthmus.shared_loop import running_loop_of_thread
+
+PRIVATE_VARIABLES: frozenset[contextvars.ContextVar[Any]] = frozenset({current_job})
+
+
+class Request:
+    """An awaitable of a thread, on its way to the loop and back.
+
+    *snapshot* holds the context variables of the side that sent it last.
+    """
+
+    __slots__ = ("answered", "awaitable", "error", "job", "snapshot", "thread", "value")
+
+    def __init__(self, thread: CellThread, job: Job, awaitable: Awaitable[Any]) -> None:
+        self.thread = thread
+        self.job = job
+        self.awaitable = awaitable
+        self.snapshot = contextvars.copy_context()
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.answered = False
+
+    async def perform(self) -> None:
+        """Await the awaitable in the current task, and answer the thread."""
+        self.thread.loop_side.reflect(self.snapshot)
+        if self.job.cancel_requested and not self.job.cancel_delivered:
+            self.job.cancel_delivered = True  # it came while the thread was busy, and arrives here
+            self.fail(asyncio.CancelledError(f"cell {self.job.number} was cancelled"))
+            return
+        try:
+            self.value = await in_portal(functools.partial(run_sync, self.awaitable))
+        except BaseException as error:
+            self.error = error
+            if isinstance(error, GeneratorExit):
+                raise
+        finally:
+            self.snapshot = contextvars.copy_context()
+            self.answer()
+
+    def answer(self) -> None:
+        """Give the thread what there is. Threads: any."""
+        self.answered = True
+        self.thread.inbox.put(self)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with *error*, closing a coroutine that nobody will await. Threads: any."""
+        if isinstance(self.awaitable, CoroutineType):
+            self.awaitable.close()
+        self.error = error
+        self.answer()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:
+    """Have CPython raise *kind* in *thread* at its next bytecode; None takes it back."""
+    exception = ctypes.py_object(kind) if kind is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
+
+
+class ThreadOwner(Protocol):
+    """Who gets what a thread says, on the loop's thread."""
+
+    def thread_requests(self, request: Request) -> None:
+        """The thread waits for *request* to be performed."""
+
+    def thread_ended(self, job: Job, snapshot: contextvars.Context) -> None:
+        """*job* has run and left the context variables of *snapshot*."""
+
+
+class CellThread:
+    """One thread, started at its first job.
+
+    Arguments:
+        loop: Where requests go.
+        owner: A callable that gives who is to be told (weakly held), or None when it is gone.
+        name: The thread's name.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Callable[[], ThreadOwner | None],
+        *,
+        name: str,
+    ) -> None:
+        self.loop = loop
+        self.name = name
+        self.inbox: SimpleQueue[Job | Request | None] = SimpleQueue()
+        self.loop_side = ContextMirror(PRIVATE_VARIABLES)
+        self.thread_side = ContextMirror(PRIVATE_VARIABLES)
+        self.current: Job | None = None
+        self._owner = owner
+        self._later: deque[Job | None] = deque()
+        self._outbox: deque[Request | tuple[Job, contextvars.Context]] = deque()
+        self._outbox_announced = False
+        self._waiting: list[Request] = []
+        self.ended = loop.create_future()
+        self._claim = threading.Lock()
+        self._armed: Job | None = None
+        self._interrupted = False
+        self._retired = False
+        self._close_reason: str | None = None
+        self._thread: threading.Thread | None = None
+
+    # -- the loop's side ---------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Have *job* run after those submitted before; a nested one as soon as possible."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=contextvars.Context().run,  # not whatever the submitter's context holds
+                args=(self._main,),
+                name=self.name,
+                daemon=True,
+            )
+            self._thread.start()
+        self.inbox.put(job)
+
+    @property
+    def ident(self) -> int | None:
+        """The thread's identifier, or None before its first job."""
+        return self._thread.ident if self._thread is not None else None
+
+    def close(self, reason: str) -> None:
+        """End the thread after its current job; fail what it waits for. Idempotent; any thread."""
+        self._close_reason = reason
+        self.inbox.put(None)
+        for request in list(self._waiting):
+            if not request.answered:
+                request.fail(SessionClosedError(reason))
+
+    def is_waiting(self, job: Job) -> bool:
+        """Whether *job* waits for an awaitable that is being awaited, or about to be."""
+        return any(request.job is job and not request.answered for request in self._waiting)
+
+    def retire(self, job: Job) -> bool:
+        """Leave the thread to *job*, the one that it runs now; it takes no other and then ends.
+
+        Returns False, and changes nothing, when it does not run *job* (any more).
+        """
+        with self._claim:
+            if self.current is not job:
+                return False
+            self._retired = True
+        self.inbox.put(None)
+        return True
+
+    def interrupt(self, job: Job) -> bool:
+        """Raise :class:`CellInterrupted` in the code of *job*; whether it was computing. Any thread.
+
+        Not while it waits for the loop: there, a cancellation ends it. Blocked in C it gets the
+        exception when it comes back.
+        """
+        with self._claim:
+            if self._armed is not job or self.ident is None:
+                return False
+            self._interrupted = True
+            _set_async_exception(self.ident, CellInterrupted)
+            return True
+
+    def _arm(self, job: Job | None) -> Job | None:
+        """Let *job* be interrupted, or with None nobody; gives who could be before."""
+        with self._claim:
+            before, self._armed = self._armed, job
+            if self._interrupted and self.ident is not None:
+                self._interrupted = False
+                _set_async_exception(self.ident, None)
+            return before
+
+    def disarm(self) -> None:
+        """Let nobody be interrupted, and take back what has not arrived. The thread's own call."""
+        self._arm(None)
+
+    def _take(self, job: Job) -> bool:
+        """Make *job* the current one, unless the thread is retired. The thread's own call."""
+        with self._claim:
+            if not self._retired:
+                self.current = job
+            return not self._retired
+
+    def join(self, timeout: float) -> bool:
+        """Wait up to *timeout* seconds for the thread to end; whether it has. Not on the loop."""
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _drain(self) -> None:
+        """Pass on what the thread has said. Runs on the loop."""
+        self._outbox_announced = False  # before the first popleft: what comes later says so itself
+        owner = self._owner()
+        while self._outbox:
+            message = self._outbox.popleft()
+            if owner is None:
+                continue
+            if isinstance(message, Request):
+                owner.thread_requests(message)
+            else:
+                owner.thread_ended(*message)
+
+    # -- the thread's side -------------------------------------------------------------------
+
+    def _main(self) -> None:
+        set_crossing(self)
+        while (item := self._later.popleft() if self._later else self.inbox.get()) is not None:
+            if isinstance(item, Job):
+                if not self._take(item):
+                    break
+                self._run(item)
+            item = None
+        try:
+            self.loop.call_soon_threadsafe(_resolve, self.ended)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    def _run(self, job: Job) -> None:
+        """Run *job*, which is the current one, and tell the loop."""
+        current_job.set(job)
+        job.guard = self
+        if job.snapshot is not None:
+            self.thread_side.reflect(job.snapshot)
+            job.snapshot = None
+        self._arm(job)
+        if job.awaits:
+            with running_loop_of_thread(self.loop, job.task):
+                job.function()
+        else:
+            job.function()
+        self.current = None
+        current_job.set(None)
+        self._say_ended(job)
+
+    def _run_nested(self, job: Job) -> None:
+        """Run *job* below the current one, in a copy of the context variables."""
+        outer, self.current = self.current, job
+        contextvars.copy_context().run(self._run, job)
+        self.current = outer
+
+    def _post(self, message: Request | tuple[Job, contextvars.Context]) -> None:
+        """Say *message* to the loop; one wake-up serves all that was said before it is heard."""
+        self._outbox.append(message)
+        if not self._outbox_announced:
+            self._outbox_announced = True
+            self.loop.call_soon_threadsafe(self._drain)
+
+    def _say_ended(self, job: Job) -> None:
+        try:
+            self._post((job, contextvars.copy_context()))
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    def wait_in_loop(self, awaitable: Awaitable[Any]) -> Any:
+        """Have the loop await *awaitable*, and run nested jobs meanwhile. The thread's own call.
+
+        Raises:
+            CrossingError: The session or its loop has ended; a coroutine is closed.
+            BaseException: What the awaitable raises.
+        """
+        job = self.current
+        assert job is not None
+        armed = self._arm(None)
+        request = Request(self, job, awaitable)
+        self._waiting.append(request)
+        self._send(request)
+        self._serve_until_answered(request)
+        self._waiting.remove(request)
+        self._arm(armed)
+        if request.snapshot is not None:
+            self.thread_side.reflect(request.snapshot)
+        if request.error is not None:
+            raise request.error
+        return request.value
+
+    def _send(self, request: Request) -> None:
+        """Post *request*, or fail it at once where nobody would ever hear it."""
+        if self._close_reason is not None:
+            request.fail(SessionClosedError(self._close_reason))
+            return
+        try:
+            self._post(request)
+        except RuntimeError:
+            request.fail(CrossingError("run_sync() cannot wait: the session's loop is closed"))
+
+    def _serve_until_answered(self, request: Request) -> None:
+        while not request.answered:
+            item = self.inbox.get()
+            if isinstance(item, Job) and item.parent is not None:
+                self._run_nested(item)
+            elif not isinstance(item, Request):
+                self._later.append(item)

@@ -1,0 +1,353 @@
+"""Cells: source text to compiled code. Owns what a compiled cell is, and the cache of these.
+
+A cell compiles to two code objects: all statements but a last expression, and that expression,
+whose value is the cell's (a semicolon after it changes nothing). Both allow top-level ``await``;
+the compiler's own flag says whether one is a coroutine. The blocking form, for threads and sync
+cells, is derived only where that flag is set: it has the same meaning without being one.
+
+As in a file that Python runs, a string that opens a cell is its docstring and is bound to
+``__doc__``, unless it is all of the cell, which makes it the cell's value.
+
+Pure: runs nothing, and touches nothing outside but linecache, through a
+:class:`~isthmus.sources.SourceBook`.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from inspect import CO_COROUTINE
+from types import CodeType
+from typing import NoReturn
+
+from isthmus.bindings import scan
+from isthmus.blocking import lower
+from isthmus.sources import NUMBERED_CLASSES, SourceBook, innermost, split_lines
+
+_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+_FEATURES = [getattr(__future__, name).compiler_flag for name in __future__.all_feature_names]
+# `nested_scopes` has the value of another flag of code objects (CO_NESTED), and is always on.
+FUTURE_FLAGS = sum({*_FEATURES} - {__future__.nested_scopes.compiler_flag})
+"""All ``__future__`` features that code objects carry in ``co_flags``."""
+
+
+@dataclass(slots=True, eq=False)
+class CompiledCell:
+    """One cell, compiled. Immutable by convention: cells of the same text share it.
+
+    Attributes:
+        source: the text that it was made from.
+        filename: the file name in its code, and of its text in linecache.
+        body: all statements but a last expression, to be run by ``exec`` (by ``eval`` where it is a
+            coroutine); None when there are none.
+        last: the last expression, for ``eval``; None when there is none.
+        body_is_coroutine, last_is_coroutine: ``eval`` of it gives a coroutine.
+        awaits: some part of the async form is a coroutine. The same in both forms.
+        blocking: this is the blocking form, which needs the hidden names of
+            :mod:`isthmus.blocking`. A cell that awaits nothing has one form only.
+        bound, deleted: names that it can bind or delete, sorted.
+        exact: False where it may bind or delete other names too.
+        defines_global: it makes a function that binds globals when called, by a later cell say.
+        calls: it can call something; so, after a cell that ``defines_global``, is not exact.
+        flags: the ``__future__`` flags in force after it.
+        class_line: for the compiler alone: the first of its lines in the module's file.
+        lowered: for the compiler alone: the blocking form, once made, of a cell that awaits.
+    """
+
+    source: str
+    filename: str
+    body: CodeType | None
+    last: CodeType | None
+    body_is_coroutine: bool
+    last_is_coroutine: bool
+    awaits: bool
+    blocking: bool
+    bound: tuple[str, ...]
+    deleted: tuple[str, ...]
+    exact: bool
+    defines_global: bool
+    calls: bool
+    flags: int
+    class_line: int = field(default=0, repr=False)
+    lowered: CompiledCell | None = field(default=None, repr=False)
+
+    def codes(self) -> list[CodeType]:
+        """List the code objects that there are, of the blocking form too."""
+        codes = [self.body, self.last]
+        if self.lowered is not None:
+            codes += [self.lowered.body, self.lowered.last]
+        return [code for code in codes if code is not None]
+
+
+_Key = tuple[str, int, str | None]
+"""The text, the ``__future__`` flags in force before it, and the file name if one is given."""
+
+
+class CellCompiler:
+    """Compiles the cells of one session, and keeps the newest.
+
+    Args:
+        sources: where the text of cells is entered.
+        cache_cells: how many texts are kept at most; the oldest goes first.
+        cache_bytes: how long these may be together, in characters. A longer one is not kept.
+
+    Threads: any; two that compile at once may compile the same text twice.
+    """
+
+    def __init__(
+        self, sources: SourceBook, *, cache_cells: int = 256, cache_bytes: int = 4_000_000
+    ) -> None:
+        self.flags = 0
+        """The ``__future__`` flags in force. A ``from __future__`` import takes effect when its
+        cell is compiled, whether or not it is ever run."""
+        self._sources = sources
+        self._cache_cells = cache_cells
+        self._cache_bytes = cache_bytes
+        self._bytes = 0
+        self._cells: dict[_Key, CompiledCell] = {}
+
+    def compile(
+        self, source: str, *, number: int, blocking: bool, filename: str | None = None
+    ) -> CompiledCell:
+        """Compile *source*, or give the cell of the same text that was compiled before.
+
+        *number* makes the file name, unless *filename* is given; a repeated text without one keeps
+        the name that it got first. *blocking* asks for the blocking form.
+
+        Raises:
+            SyntaxError: *source* is no Python, with the cell's file name, line and column. Null
+                bytes, lone surrogates and nesting that is too deep arrive as one too. Nothing has
+                changed.
+            TypeError: *source* is not a string.
+        """
+        cell = self._cells.get((source, self.flags, filename))
+        if cell is None:
+            cell = self._compile_new(source, number, filename, blocking)
+        self.flags = cell.flags
+        if blocking and cell.awaits:
+            return cell.lowered or self._lower(cell)
+        return cell
+
+    def clear(self) -> None:
+        """Forget every cell. What still runs keeps its source."""
+        for key in list(self._cells):
+            self._evict(key)
+
+    def _compile_new(
+        self, source: str, number: int, filename: str | None, blocking: bool
+    ) -> CompiledCell:
+        """Compile the async form; once that has worked, enter and keep it."""
+        book = self._sources
+        name = book.cell_file(number) if filename is None else filename
+        class_line = 0 if name == book.module_file else book.next_class_line
+        body, last = _compile(source, name, self.flags, class_line)
+        body_awaits, last_awaits = _is_coroutine(body), _is_coroutine(last)
+        cell = CompiledCell(
+            source,
+            name,
+            body,
+            last,
+            body_awaits,
+            last_awaits,
+            body_awaits or last_awaits,
+            False,
+            *scan(*(code for code in (body, last) if code is not None)),
+            _flags_after(self.flags, body),
+            class_line,
+        )
+        if blocking and cell.awaits:
+            self._lower(cell)  # before it may be evicted, which must know all of its code
+        book.add(name, source, has_class="class" in source)
+        self._keep((source, self.flags, filename), cell)
+        return cell
+
+    def _lower(self, cell: CompiledCell) -> CompiledCell:
+        """Make the blocking form of *cell*."""
+        with _without_warnings(cell.filename):
+            body, last = _compile(
+                cell.source, cell.filename, cell.flags, cell.class_line, blocking=True
+            )
+        cell.lowered = replace(
+            cell,
+            body=body,
+            last=last,
+            body_is_coroutine=False,
+            last_is_coroutine=False,
+            blocking=True,
+        )
+        return cell.lowered
+
+    def _keep(self, key: _Key, cell: CompiledCell) -> None:
+        """Put *cell* into the cache, and the oldest out as long as it is too full."""
+        if key in self._cells:  # another thread was quicker
+            self._evict(key)
+        self._cells[key] = cell
+        self._bytes += len(cell.source)
+        while self._bytes > self._cache_bytes or len(self._cells) > self._cache_cells:
+            self._evict(next(iter(self._cells)))
+
+    def _evict(self, key: _Key) -> None:
+        """Forget one cell. Its text goes with it, unless some of its code lives on."""
+        cell = self._cells.pop(key)
+        self._bytes -= len(cell.source)
+        name, leaves = cell.filename, innermost(cell.codes())
+        del cell
+        self._sources.release(name, leaves)
+
+
+_Parts = tuple[CodeType | None, CodeType | None]
+"""The body and the last expression of a cell."""
+
+
+def _compile(
+    source: str, filename: str, flags: int, class_line: int, *, blocking: bool = False
+) -> _Parts:
+    """Compile *source*; whatever is wrong with it, the error is a SyntaxError that says where."""
+    _check_text(source, filename)
+    # Without the flag for `await`, whatever had not been lowered would not compile.
+    flags = flags if blocking else flags | _AWAIT
+    try:
+        tree = _parse(source, filename, flags)
+        if blocking:
+            lower(tree, flags)
+        if NUMBERED_CLASSES and class_line and "class" in source:
+            _number_classes(tree, class_line)
+        try:
+            return _compile_tree(tree, filename, flags)
+        except RecursionError:
+            if blocking:
+                raise
+            return _compile_deep(source, filename, flags)
+    except SyntaxError as error:
+        _add_text(error, source, filename)
+        raise
+    except (RecursionError, MemoryError) as error:
+        message = "the code is nested too deeply to be compiled; split it into several statements"
+        raise SyntaxError(message, (filename, 1, 1, None)) from error
+
+
+def _compile_deep(source: str, filename: str, flags: int) -> _Parts:
+    """Compile from the text what CPython 3.11 and 3.12 compile from text but not from a tree.
+
+    A tree made of Python objects may be some 1,000 levels deep there, a text 3,000. The text is
+    cut before the last expression, which must begin its line.
+    """
+    text = source.removeprefix("\ufeff")
+    tree = _parse(source, filename, flags)
+    last = tree.body[-1]
+    if not isinstance(last, ast.Expr):
+        return compile(text, filename, "exec", flags, dont_inherit=True), None
+    if last.col_offset:
+        raise RecursionError
+    lines = split_lines(text)
+    head, tail = lines[: last.lineno - 1], lines[last.lineno - 1 : last.end_lineno]
+    tail[-1] = tail[-1].encode()[: last.end_col_offset].decode()
+    body_code = None
+    if tree.body[:-1]:
+        body_code = compile("".join(head), filename, "exec", flags, dont_inherit=True)
+        flags = _flags_after(flags, body_code)
+    expression = "\n" * len(head) + "".join(tail)
+    return body_code, compile(expression, filename, "eval", flags, dont_inherit=True)
+
+
+def _parse(source: str, filename: str, flags: int) -> ast.Module:
+    # A byte order mark is how some editors begin a file; within a str it would be an error.
+    text = source.removeprefix("\ufeff")
+    tree = compile(text, filename, "exec", ast.PyCF_ONLY_AST | _AWAIT | flags, dont_inherit=True)
+    assert isinstance(tree, ast.Module)
+    return tree
+
+
+def _compile_tree(tree: ast.Module, filename: str, flags: int) -> _Parts:
+    """Compile *tree*, which loses its last expression."""
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    body_code = last_code = None
+    if tree.body:
+        body_code = compile(tree, filename, "exec", flags, dont_inherit=True)
+        flags = _flags_after(flags, body_code)
+    if isinstance(last, ast.Expr):
+        expression = ast.Expression(last.value)
+        last_code = compile(expression, filename, "eval", flags, dont_inherit=True)
+    return body_code, last_code
+
+
+def _flags_after(flags: int, body: CodeType | None) -> int:
+    return flags if body is None else flags | body.co_flags & FUTURE_FLAGS
+
+
+def _is_coroutine(code: CodeType | None) -> bool:
+    return code is not None and bool(code.co_flags & CO_COROUTINE)
+
+
+def _number_classes(tree: ast.Module, first: int) -> None:
+    """Give each class its line in the module's file, which begins for this cell at *first*.
+
+    Python 3.13 sets ``__firstlineno__`` at the start of a class body, from the line in the cell's
+    own file; an assignment just behind that sets it anew.
+    """
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ClassDef):
+            behind_docstring = int(ast.get_docstring(node, clean=False) is not None)
+            node.body.insert(behind_docstring, _line(node, first))
+        for block in ("body", "orelse", "handlers", "finalbody", "cases"):
+            inner = getattr(node, block, None)
+            if isinstance(inner, list):
+                pending.extend(inner)
+
+
+def _line(node: ast.ClassDef, first: int) -> ast.stmt:
+    """Build the assignment of the line of *node*, at the position of its name."""
+    top = node.decorator_list[0].lineno if node.decorator_list else node.lineno
+    target = ast.Name("__firstlineno__", ast.Store())
+    assignment = ast.Assign([target], ast.Constant(first + top - 1))
+    return ast.fix_missing_locations(ast.copy_location(assignment, node))
+
+
+def _check_text(source: str, filename: str) -> None:
+    """Refuse what is no text: Python's own errors for it name no file, or are no SyntaxError."""
+    if not isinstance(source, str):
+        raise TypeError(f"the source of a cell must be a str, not {type(source).__name__}")
+    if "\0" in source:
+        _refuse(source, filename, source.index("\0"), "a null byte; is this a binary file?")
+    if not source.isascii():
+        try:
+            source.encode()
+        except UnicodeEncodeError as error:
+            lone = f"a lone surrogate, {source[error.start]!a}, which is no character; remove it"
+            _refuse(source, filename, error.start, lone)
+
+
+def _refuse(source: str, filename: str, index: int, what: str) -> NoReturn:
+    line_number = source.count("\n", 0, index) + 1
+    start = source.rfind("\n", 0, index) + 1
+    text = source[start:].partition("\n")[0].encode(errors="backslashreplace").decode()
+    place = (filename, line_number, index - start + 1, text)
+    raise SyntaxError(f"the source contains {what}", place)
+
+
+def _add_text(error: SyntaxError, source: str, filename: str) -> None:
+    """Add the line, which the compiler would look for in a file (the parser has it)."""
+    if error.text is None and error.filename == filename and error.lineno:
+        lines = split_lines(source)
+        if error.lineno <= len(lines):
+            error.text = lines[error.lineno - 1]
+
+
+@contextmanager
+def _without_warnings(filename: str) -> Iterator[None]:
+    """Silence the compiler's warnings about *filename*: its async form has given them.
+
+    Filters belong to the process, so another thread that changes them now may lose or keep this
+    one: it names this file, so that nothing else is silenced. A plain string is compared with the
+    module's name as a whole (as in CPython's own default filters), which here is the file's.
+    """
+    with warnings.catch_warnings():
+        module = filename.removesuffix(".py")
+        warnings.filters.insert(0, ("ignore", None, Warning, module, 0))  # type: ignore[attr-defined]
+        yield

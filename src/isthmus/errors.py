@@ -1,0 +1,88 @@
+"""The tree of errors, split by whose fault it is. Owns names and messages; no behaviour.
+
+    IsthmusError
+    ├── CellError                the cell's code ended in a way that cannot be re-raised as it is
+    │   ├── CellExit             it raised SystemExit
+    │   ├── CellCancelled        it was cancelled, or raised CancelledError
+    │   ├── CellTimeout          it did not end by its deadline (also a TimeoutError)
+    │   └── CellAborted          it raised KeyboardInterrupt, GeneratorExit or another BaseException
+    ├── UsageError               the caller asked for something that cannot be done
+    │   ├── ReservedNameError    a name that belongs to the runtime (also a ValueError)
+    │   ├── LoopError            no event loop, a closed one, or another one (also a RuntimeError)
+    │   ├── SessionClosedError   the session has ended (also a RuntimeError)
+    │   └── CrossingError        an await that cannot be done from here (also a RuntimeError)
+    │       └── DeadlockError    the wait could never end
+    └── InternalError            a bug of ours
+
+    CellInterrupted              a BaseException: raised inside a cell to stop it
+
+What a cell's code raises as an ``Exception`` arrives as itself; only what would harm the host if
+it were raised there (``SystemExit``, ``KeyboardInterrupt``, ``CancelledError``, …) is wrapped, with
+the original as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+
+class IsthmusError(Exception):
+    """The root of everything that this package raises on purpose."""
+
+
+class CellError(IsthmusError):
+    """A cell's code ended in a way that must not be re-raised in the host as it is."""
+
+
+class CellExit(CellError):
+    """The cell raised ``SystemExit``; *code* is what it was raised with."""
+
+    def __init__(self, message: str, code: object = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CellCancelled(CellError):
+    """The cell was cancelled, by its caller or by its own code."""
+
+
+class CellTimeout(CellError, TimeoutError):
+    """The cell did not end by its deadline."""
+
+
+class CellAborted(CellError):
+    """The cell raised a ``BaseException`` that is not an ``Exception``."""
+
+
+class CellInterrupted(BaseException):  # noqa: N818 (the contract's name; it is no error of the cell)
+    """Raised inside a cell's code to stop it.
+
+    A ``BaseException``, so that ``except Exception`` in the cell does not swallow it, and not a
+    ``KeyboardInterrupt``, which would leave the host's event loop.
+    """
+
+
+class UsageError(IsthmusError):
+    """The caller asked for something that cannot be done. Nothing was changed."""
+
+
+class ReservedNameError(UsageError, ValueError):
+    """The name belongs to the runtime, or is not a name. Nothing was bound."""
+
+
+class LoopError(UsageError, RuntimeError):
+    """There is no event loop to use, or it is closed, or it is another one."""
+
+
+class SessionClosedError(UsageError, RuntimeError):
+    """The session has ended. Nothing was run."""
+
+
+class CrossingError(UsageError, RuntimeError):
+    """An awaitable cannot be waited for from here. The coroutine that was given is closed."""
+
+
+class DeadlockError(CrossingError):
+    """The wait could never end. The coroutine that was given is closed."""
+
+
+class InternalError(IsthmusError):
+    """A bug in this package; please report it."""

@@ -1,0 +1,154 @@
+"""What a session tells the outside: events on their way to a transport, and a cell's result.
+
+Owns the types. Events are frozen msgspec structs, tagged with their name, so that one line of
+JSON (``msgspec.json.encode(event)``) carries each. A result holds live objects and stays in the
+process. No behaviour beyond :meth:`CellResult.unwrap`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from isthmus.errors import CellAborted, CellCancelled, CellExit, CellTimeout
+
+Context = Literal["async", "thread", "sync"]
+"""Where a cell's code runs: on the event loop, in the home thread, or as sync code on the loop."""
+
+Status = Literal["ok", "error", "cancelled", "timeout", "interrupted"]
+"""How a cell ended. All but ``"ok"`` come with an error."""
+
+StreamName = Literal["stdout", "stderr"]
+
+
+class Event(msgspec.Struct, frozen=True, tag=True):
+    """What all events carry: the session's name and the cell's number (0: no cell)."""
+
+    session: str
+    cell: int
+
+
+class CellStarted(Event, frozen=True, tag=True):
+    """A cell's code is about to run. *filename* is what its tracebacks say."""
+
+    context: Context
+    filename: str
+    source: str
+    title: str = ""
+
+
+class Output(Event, frozen=True, tag=True):
+    """Text that the cell's code wrote to ``sys.stdout`` or ``sys.stderr``.
+
+    May come after :class:`CellFinished` when a task or a thread of the cell wrote it.
+    """
+
+    stream: StreamName
+    text: str
+
+
+class CellFinished(Event, frozen=True, tag=True):
+    """A cell has ended. *value* is the ``repr`` of its value, or None when there is none.
+
+    *error* is the exception's type name, *message* its text and *traceback* the formatted
+    traceback without frames of this package. *duration* is in seconds.
+    """
+
+    status: Status
+    duration: float
+    value: str | None = None
+    error: str | None = None
+    message: str | None = None
+    traceback: str | None = None
+    bound: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    exact: bool = True
+    adopted: tuple[str, ...] = ()
+    stopped: bool = True
+
+
+class NamespaceUpdated(Event, frozen=True, tag=True):
+    """The host bound *names* by ``update_namespace``; *source_context* is what it said of itself."""
+
+    names: tuple[str, ...]
+    source_context: str
+
+
+class CoroutineAdopted(Event, frozen=True, tag=True):
+    """A coroutine left behind under *name* has become a task of the home loop."""
+
+    name: str
+
+
+class CoroutineSettled(Event, frozen=True, tag=True):
+    """An adopted coroutine has ended. *error* is None, or the exception's type and text."""
+
+    name: str
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class CellResult:
+    """How one cell ended.
+
+    Attributes:
+        cell: The cell's number in its session, from 1.
+        context: Where it ran.
+        status: ``"ok"``, ``"error"``, ``"cancelled"``, ``"timeout"`` or ``"interrupted"``.
+        value: The value of the last expression, or ``__result__``, or None.
+        error: The exception that ended it, as raised, or None.
+        stdout: What it wrote, up to the session's bound.
+        stderr: The same for ``sys.stderr``.
+        bound: Names that it bound, sorted.
+        deleted: Names that it deleted, sorted.
+        exact: False where the cell can bind names that a look at its code does not show.
+        adopted: Names whose coroutines became tasks at its end.
+        duration: Seconds from the start of its code to its outcome.
+        stopped: False where control came back while its code goes on running.
+        filename: What tracebacks call the cell.
+    """
+
+    cell: int
+    context: Context
+    filename: str = ""
+    status: Status = "ok"
+    value: Any = None
+    error: BaseException | None = None
+    stdout: str = ""
+    stderr: str = ""
+    bound: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    exact: bool = True
+    adopted: tuple[str, ...] = ()
+    duration: float = 0.0
+    stopped: bool = True
+
+    def unwrap(self) -> Any:
+        """Return the value, or raise what ended the cell.
+
+        Raises:
+            Exception: The cell's own exception, as it was raised.
+            CellExit: The cell raised ``SystemExit``.
+            CellCancelled: The cell was cancelled.
+            CellTimeout: The cell did not end in time.
+            CellAborted: The cell raised another ``BaseException``, or was interrupted.
+        """
+        if self.error is None:
+            return self.value
+        if self.status == "error" and isinstance(self.error, Exception):
+            raise self.error
+        raise self._host_error() from self.error
+
+    def _host_error(self) -> Exception:
+        """What to raise instead of an exception that would harm the host if it were raised there."""
+        error, name = self.error, f"cell {self.cell}"
+        if self.status == "timeout":
+            state = "" if self.stopped else "; its code is still running"
+            return CellTimeout(f"{name} did not end by its deadline{state}")
+        if self.status == "cancelled":
+            return CellCancelled(f"{name} was cancelled")
+        if isinstance(error, SystemExit):
+            return CellExit(f"{name} called sys.exit({error.code!r})", error.code)
+        return CellAborted(f"{name} ended with {type(error).__name__}: {error}")

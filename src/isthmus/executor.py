@@ -1,0 +1,238 @@
+"""One cell from source to outcome: compile, run, synchronise, tell. Owns the executor.
+
+Refuses to know: lifecycle, how a context works.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isthmus.async_namespace import AsyncNamespaceManager
+from isthmus.cell_run import CellRun
+from isthmus.context_bridge import ExecutionContextBridge, RequestedContext, result_of
+from isthmus.events import (
+    CellFinished,
+    CellResult,
+    CellStarted,
+    Context,
+    CoroutineAdopted,
+    CoroutineSettled,
+    NamespaceUpdated,
+    Output,
+    StreamName,
+)
+from isthmus.namespace_sync import NamespaceSynchronizer
+from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput
+from isthmus.tracebacks import format_error, safe_repr, safe_str, trim
+from isthmus.transport import Emitter, Transport
+
+
+class AsyncExecutor:
+    """Runs cells in a namespace and tells a transport about it.
+
+    Arguments:
+        namespace: The namespace; several executors may share one, and its order of cells.
+        transport: Where events go; None for nowhere.
+        session_id: What events carry as their session; default: the namespace's name.
+        output_limit: Characters of each stream kept in a result.
+
+    Threads: any running loop, for every method; the cells run on the namespace's home loop or in its
+    home thread.
+    """
+
+    def __init__(
+        self,
+        namespace: AsyncNamespaceManager,
+        transport: Transport | None = None,
+        session_id: str | None = None,
+        *,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> None:
+        self.namespace = namespace
+        self.session_id = session_id if session_id is not None else namespace.name
+        self.bridge = ExecutionContextBridge(namespace)
+        self.synchronizer = NamespaceSynchronizer(namespace)
+        self.emitter = Emitter(transport)
+        self.output_limit = output_limit
+        if self.emitter.active:
+            namespace.on_update(self._updated)
+            namespace.ledger.on_settled(self._settled)
+
+    # -- running -----------------------------------------------------------------------------
+
+    async def execute(self, code: str, *, timeout: float | None = None) -> Any:
+        """Run *code* on the event loop; its top level may await. The value of its last expression.
+
+        Arguments:
+            code: The cell's source.
+            timeout: Seconds until control returns.
+
+        Raises:
+            SyntaxError: *code* does not compile; nothing was run.
+            SessionClosedError: The namespace is closed.
+            Exception: What the code raises.
+            CellError: The code ended with something that must not reach the host as it is.
+
+        Cancel: cancels the cell and waits for its end.
+        """
+        return (await self.run(code, timeout=timeout)).unwrap()
+
+    async def execute_in_thread(self, code: str, *, timeout: float | None = None) -> Any:
+        """Run *code* in the home thread. For the rest see :meth:`execute`."""
+        return (await self.run(code, context="thread", timeout=timeout)).unwrap()
+
+    async def execute_sync_in_async(self, code: str, *, timeout: float | None = None) -> Any:
+        """Run *code* as sync code on the loop's thread. For the rest see :meth:`execute`."""
+        return (await self.run(code, context="sync", timeout=timeout)).unwrap()
+
+    async def run(
+        self,
+        code: str,
+        *,
+        context: RequestedContext = "async",
+        timeout: float | None = None,
+        concurrent: bool = False,
+        filename: str | None = None,
+        title: str = "",
+    ) -> CellResult:
+        """Run *code* and give the full result, errors of the cell included.
+
+        Arguments:
+            code: The cell's source.
+            context: Where to run it; ``"auto"`` is async when the code awaits, else thread.
+            timeout: Seconds until control returns; None sets no bound.
+            concurrent: Beside the session's other cells instead of in order.
+            filename: What tracebacks call the cell; None makes a name.
+            title: A label for events.
+
+        Raises:
+            SessionClosedError: The namespace is closed.
+            LoopError: The home loop does not run.
+
+        Cancel: cancels the cell and waits for its end.
+        """
+        number = self.namespace.next_cell_number()
+        forward = _Forward(self, number) if self.emitter.active else None
+        try:
+            run = self.bridge.prepare(
+                code,
+                context,
+                number=number,
+                filename=filename,
+                title=title,
+                observer=self,
+                output=CellOutput(forward, self.output_limit),
+            )
+        except SyntaxError as error:
+            return self._not_compiled(number, code, context, error, title)
+        await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
+        if not run.evaluated and self.emitter.active:
+            self._emit_finished(run)
+        return result_of(run)
+
+    def interrupt(self, cell: int | None = None) -> bool:
+        """Stop the cell with this number, or all that run; whether there was something to stop.
+
+        Threads: any; signal handlers too.
+        """
+        return self.bridge.interrupt(cell)
+
+    def _not_compiled(
+        self, number: int, code: str, context: RequestedContext, error: SyntaxError, title: str
+    ) -> CellResult:
+        """The result of a cell that does not compile; it has its two events all the same."""
+        trim(error)
+        where: Context = "async" if context == "auto" else context
+        filename = error.filename or ""
+        result = CellResult(number, where, filename, status="error", error=error)
+        if self.emitter.active:
+            self.emitter.emit(
+                CellStarted(self.session_id, number, where, filename, code, title)
+            )
+            self.emitter.emit(
+                CellFinished(
+                    self.session_id,
+                    number,
+                    "error",
+                    0.0,
+                    error=type(error).__name__,
+                    message=safe_str(error),
+                    traceback=format_error(error),
+                )
+            )
+        return result
+
+    # -- what a run tells, in the cell's own context ---------------------------------------------
+
+    def cell_started(self, run: CellRun) -> None:
+        """Tell the transport that *run* starts."""
+        if self.emitter.active:
+            self.emitter.emit(
+                CellStarted(
+                    self.session_id,
+                    run.number,
+                    run.context,
+                    run.cell.filename,
+                    run.cell.source,
+                    run.title,
+                )
+            )
+
+    def cell_ended(self, run: CellRun) -> None:
+        """Synchronise the namespace after *run*, and tell the transport its outcome."""
+        if run.job is not None and run.job.abandoned:
+            return
+        run.adopted = self.synchronizer.sync_after_execution(
+            run.context, run.cell.bound, run.value
+        )
+        if run.adopted and run.value is not None and "_" in run.adopted:
+            run.value = self.namespace.namespace["_"]
+        if self.emitter.active:
+            self._emit_finished(run)
+
+    def _emit_finished(self, run: CellRun) -> None:
+        if run.output is not None:
+            run.output.flush_all()
+        for name in run.adopted:
+            self.emitter.emit(CoroutineAdopted(self.session_id, run.number, name))
+        error = run.error
+        self.emitter.emit(
+            CellFinished(
+                self.session_id,
+                run.number,
+                run.status,
+                run.duration,
+                value=None if run.value is None else safe_repr(run.value),
+                error=None if error is None else type(error).__name__,
+                message=None if error is None else safe_str(error),
+                traceback=None if error is None else format_error(error),
+                bound=run.names_bound(),
+                deleted=run.names_deleted(),
+                exact=run.exact and error is None,
+                adopted=run.adopted,
+                stopped=not (run.job is not None and run.job.abandoned),
+            )
+        )
+
+    # -- what happens beside cells -----------------------------------------------------------------
+
+    def _updated(self, names: tuple[str, ...], source_context: str) -> None:
+        self.emitter.emit(NamespaceUpdated(self.session_id, 0, names, source_context))
+
+    def _settled(self, name: str, error: BaseException | None) -> None:
+        text = None if error is None else f"{type(error).__name__}: {safe_str(error)}"
+        self.emitter.emit(CoroutineSettled(self.session_id, 0, name, text))
+
+
+class _Forward:
+    """Sends a cell's output on as events."""
+
+    __slots__ = ("executor", "number")
+
+    def __init__(self, executor: AsyncExecutor, number: int) -> None:
+        self.executor = executor
+        self.number = number
+
+    def __call__(self, stream: StreamName, text: str) -> None:
+        executor = self.executor
+        executor.emitter.emit(Output(executor.session_id, self.number, stream, text))

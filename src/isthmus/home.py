@@ -1,0 +1,403 @@
+"""The home of a session's cells: its task and its thread, and whose turn it is. Owns order.
+
+Refuses to know: source code, namespaces, events.
+
+Ordered jobs run one at a time, first come first served, over all contexts. Thread jobs that follow
+each other are handed to the thread together, so that a burst of them does not wait for the loop in
+between. Nested jobs run at once, where their caller is; concurrent ones in a task or thread of their
+own.
+
+Assumes: every method is called on the loop's thread. So there is no lock here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from isthmus.cell_thread import PRIVATE_VARIABLES, CellThread, Request
+from isthmus.context_variables import ContextMirror
+from isthmus.errors import SessionClosedError
+from isthmus.home_task import HomeTask, cancel_for, drive_in_task, take_back
+from isthmus.interrupts import on_main_thread
+from isthmus.jobs import Job, current_job
+from isthmus.mailbox import Mailbox
+from isthmus.portal import in_portal
+
+
+class _Turn:
+    """An ordered loop job, as the home task gets it."""
+
+    __slots__ = ("home", "job")
+
+    def __init__(self, home: Home, job: Job) -> None:
+        self.home = home
+        self.job = job
+
+    async def perform(self) -> None:
+        """Run the job in the home task's portal."""
+        job = self.job
+        current_job.set(job)
+        await in_portal(job.function)
+        await settle_here(job)
+        self.home.ended(job)
+
+
+class Home:
+    """Where the jobs of one session run, on one event loop.
+
+    Arguments:
+        loop: The home loop.
+        name: For the names of tasks and threads.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        name: str,
+        context: contextvars.Context | None = None,
+    ) -> None:
+        self.loop = loop
+        self.name = name
+        self.context = context if context is not None else contextvars.copy_context()
+        self.closed = False
+        self.running: Job | None = None
+        self.in_thread: deque[Job] = deque()
+        self.queue: deque[Job] = deque()
+        self.aside: set[Job] = set()
+        self.tasks: weakref.WeakSet[asyncio.Future[object]] = weakref.WeakSet()
+        self._task: HomeTask | None = None
+        self._thread: CellThread | None = None
+        self.on_main_thread = on_main_thread()
+        self._extra_threads: set[CellThread] = set()
+        self._concurrent_tasks: set[asyncio.Task[None]] = set()
+
+    # -- what there is -----------------------------------------------------------------------
+
+    def task_of_cells(self) -> HomeTask:
+        """The home task; made at its first use."""
+        if self._task is None:
+            ended = weakref.WeakMethod(self._task_ended)
+            self._task = HomeTask(
+                self.loop,
+                name=f"isthmus {self.name}",
+                context=self.context,
+                ended=lambda task: _call(ended, task),
+            )
+        return self._task
+
+    def _thread_of_cells(self) -> CellThread:
+        if self._thread is None:
+            self._thread = CellThread(self.loop, weakref.ref(self), name=f"isthmus {self.name}")
+        return self._thread
+
+    @property
+    def thread(self) -> CellThread | None:
+        """The home thread, if a cell has needed it."""
+        return self._thread
+
+    def jobs(self) -> list[Job]:
+        """All jobs that have not ended."""
+        running = [self.running] if self.running is not None else []
+        return [*running, *self.in_thread, *self.aside, *self.queue]
+
+    # -- starting jobs -----------------------------------------------------------------------
+
+    def enqueue(self, job: Job) -> None:
+        """Run *job* when its turn comes."""
+        self._check_open()
+        self.queue.append(job)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Start what may start: thread jobs in a row, or one loop job when all else has ended."""
+        while self.queue and self.running is None:
+            job = self.queue[0]
+            if job.context != "thread":
+                if not self.in_thread:
+                    self._start_on_loop(self.queue.popleft())
+                return
+            self._start_in_thread(self.queue.popleft())
+
+    def _start_on_loop(self, job: Job) -> None:
+        self.running = job
+        job.state = "running"
+        job.task = self.task_of_cells()
+        job.task.mailbox.put(_Turn(self, job))
+
+    def _start_in_thread(self, job: Job) -> None:
+        job.task = self.task_of_cells()
+        job.mailbox = job.task.mailbox
+        if not self.in_thread:  # else the thread is ahead of the loop, and has newer values
+            job.snapshot = self.context.copy()
+        job.state = "running"
+        self.in_thread.append(job)
+        self._thread_of_cells().submit(job)
+
+    async def run_nested(self, job: Job, parent: Job) -> None:
+        """Run *job* at once, in the caller's task; in the thread when it is a thread job."""
+        self._check_open()
+        job.parent = parent
+        parent.children.append(job)
+        job.task = asyncio.current_task()
+        self.aside.add(job)
+        job.state = "running"
+        try:
+            if job.context == "thread":
+                await self._serve(job, self._thread_of_cells())
+            else:
+                token = current_job.set(job)
+                await in_portal(job.function)
+                current_job.reset(token)
+            if job.cancels:
+                await take_back(job.cancels)
+        finally:
+            self.ended(job)
+
+    def start_concurrent(self, job: Job) -> None:
+        """Run *job* beside the others, in a task or thread of its own."""
+        self._check_open()
+        job.state = "running"
+        self.aside.add(job)
+        job.task = drive_in_task(
+            self.loop,
+            self._run_concurrent(job),
+            name=f"isthmus {self.name} cell {job.number}",
+            context=self.context.copy(),
+        )
+        self._concurrent_tasks.add(job.task)
+        job.task.add_done_callback(self._concurrent_tasks.discard)
+
+    async def _run_concurrent(self, job: Job) -> None:
+        try:
+            if job.context == "thread":
+                await self._serve_in_own_thread(job)
+            else:
+                current_job.set(job)
+                await in_portal(job.function)
+        finally:
+            self.ended(job)
+
+    async def _serve_in_own_thread(self, job: Job) -> None:
+        name = f"isthmus {self.name} cell {job.number}"
+        thread = CellThread(self.loop, weakref.ref(self), name=name)
+        self._extra_threads.add(thread)
+        try:
+            await self._serve(job, thread)
+        finally:
+            thread.close("the cell has ended")
+            self._extra_threads.discard(thread)
+
+    async def _serve(self, job: Job, thread: CellThread) -> None:
+        """Have *thread* run *job*, and await for it what it awaits, in the current task."""
+        mailbox = job.mailbox = Mailbox(self.loop)
+        job.snapshot = contextvars.copy_context()
+        thread.submit(job)
+        while (request := await mailbox.get()) is not None:
+            mailbox.redeliver()
+            await request.perform()
+        mailbox.redeliver()
+        if job.snapshot is not None:
+            ContextMirror(PRIVATE_VARIABLES).reflect(job.snapshot)
+
+    # -- what a thread says ------------------------------------------------------------------
+
+    def thread_requests(self, request: Request) -> None:
+        """Have the task that serves the job perform *request*."""
+        if request.job.abandoned:
+            request.fail(asyncio.CancelledError("the cell was given up"))
+        elif self.closed or request.job.mailbox is None:
+            request.fail(SessionClosedError("the session has ended"))
+        else:
+            request.job.mailbox.put(request)
+
+    def thread_ended(self, job: Job, snapshot: contextvars.Context) -> None:
+        """*job* has run in its thread."""
+        if job.abandoned:
+            return
+        if not self.in_thread or self.in_thread[0] is not job:  # nested or concurrent
+            job.snapshot = snapshot
+            if job.mailbox is not None:
+                job.mailbox.put(None)
+            return
+        if self._thread is not None:
+            self.context.run(self._thread.loop_side.reflect, snapshot)
+        self.in_thread.popleft()
+        if job.cancels:  # given to the home task, which may not have noticed yet
+            self.task_of_cells().mailbox.put(_Settlement(self, job))
+        else:
+            self.ended(job)
+
+    # -- ending jobs -------------------------------------------------------------------------
+
+    def ended(self, job: Job) -> None:
+        """Tell the caller of *job*, and start what comes next."""
+        if self.running is job:
+            self.running = None
+        self.aside.discard(job)
+        if job.parent is not None and job in job.parent.children:
+            job.parent.children.remove(job)
+        job.end()
+        if self.queue:
+            self._take_turns()
+
+    def cancel(self, job: Job) -> bool:
+        """Cancel what *job* is doing, or take it out of the queue; whether it had not ended.
+
+        A thread job that does not await at the moment is cancelled at its next await.
+        """
+        if job.state == "ended":
+            return False
+        job.cancel_requested = True
+        if job in self.queue:
+            self.queue.remove(job)
+            job.end()
+        elif job.context != "thread" or self._is_awaited_for(job):
+            cancel_for(job)
+        return True
+
+    def stop(self, job: Job) -> bool:
+        """Cancel *job*, and interrupt its code where it computes in a thread."""
+        threads = [self._thread, *self._extra_threads]
+        for thread in threads:
+            if job.context == "thread" and thread is not None and thread.interrupt(job):
+                job.cancel_requested = job.cancel_delivered = True
+                return True
+        return self.cancel(job)
+
+    def _is_awaited_for(self, job: Job) -> bool:
+        """Whether the loop is awaiting something for the thread job *job* at this moment."""
+        threads = [self._thread, *self._extra_threads]
+        return any(thread is not None and thread.is_waiting(job) for thread in threads)
+
+    def abandon(self, job: Job) -> None:
+        """Give up on *job*, whose code goes on running, and make room for the next.
+
+        The task or thread that it holds is retired; the next job gets a new one.
+        """
+        if job in self.in_thread and not self._retire_thread(job):
+            return  # it has ended this moment; the thread's word is on its way
+        job.abandoned = True
+        if self.running is job:
+            self.task_of_cells().mailbox.put(None)
+            self._task = None
+            self.context = self.context.copy()
+        self.ended(job)
+
+    def _retire_thread(self, job: Job) -> bool:
+        """Leave the home thread to *job*, and give those behind it to a new one."""
+        if self._thread is None or not self._thread.retire(job):
+            return False
+        self._thread = None
+        behind = [other for other in self.in_thread if other is not job]
+        self.in_thread.clear()
+        self.queue.extendleft(reversed(behind))
+        return True
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise SessionClosedError(f"session {self.name!r} has ended; open a new one")
+
+    def _task_ended(self, task: HomeTask) -> None:
+        """A home task has left: told to, retired, or because the loop shuts down."""
+        if task is not self._task:
+            return
+        self.close("the event loop is shutting down")
+        for job in self.jobs():
+            job.abandoned = True
+            job.end()
+
+    async def wind_down(self, timeout: float) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Stop all jobs, then cancel all tasks that they started, waiting for each at most *timeout*.
+
+        Returns:
+            The numbers of cells that would not end, and the names of tasks.
+
+        When a cell itself calls this, it and its parents are left alone.
+        """
+        cells = await self._stop_jobs(timeout)
+        own = asyncio.current_task()
+        tasks = {task for task in self.tasks if not task.done() and task is not own}
+        for task in tasks:
+            task.cancel("the session is closing")
+        _, stubborn = await asyncio.wait(tasks, timeout=timeout) if tasks else (None, set())
+        return cells, tuple(sorted(str(task.get_name()) for task in stubborn))
+
+    async def _stop_jobs(self, timeout: float) -> tuple[int, ...]:
+        callers = set(_ancestry(current_job.get()))
+        jobs = [job for job in self.jobs() if job not in callers]
+        for job in reversed(jobs):  # what waits in the queue first, so that it does not start
+            self.stop(job)
+        running = {job.done for job in jobs if not job.done.done()}
+        if running:
+            await asyncio.wait(running, timeout=timeout)
+        left = [job for job in jobs if job.state != "ended"]
+        for job in left:
+            self.abandon(job)
+        return tuple(sorted(job.number for job in left))
+
+    def close(self, reason: str) -> None:
+        """Refuse new jobs, drop those that wait, end the home task and threads. Does not wait."""
+        if self.closed:
+            return
+        self.closed = True
+        while self.queue:
+            self.queue.popleft().end()
+        if self._task is not None:
+            self._task.mailbox.put(None)
+        for thread in [self._thread, *self._extra_threads]:
+            if thread is not None:
+                thread.close(reason)
+
+    async def wait_closed(self, timeout: float) -> bool:
+        """After :meth:`close`: wait for the home task and thread; whether both have ended."""
+        waiting: set[asyncio.Future[None]] = set()
+        if self._task is not None and self._task is not asyncio.current_task():
+            waiting.add(self._task)
+        if self._thread is not None and self._thread.ident is not None:
+            waiting.add(self._thread.ended)
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=timeout)
+            return not late
+        return True
+
+
+def _ancestry(job: Job | None) -> Iterator[Job]:
+    """*job*, the job that started it, and so on."""
+    while job is not None:
+        yield job
+        job = job.parent
+
+
+async def settle_here(job: Job) -> None:
+    """Settle the cancellations of *job* in the home task that runs this."""
+    task = asyncio.current_task()
+    assert isinstance(task, HomeTask)
+    await task.settle(job)
+
+
+class _Settlement:
+    """The end of a thread job whose cancellation the home task may still have to notice."""
+
+    __slots__ = ("home", "job")
+
+    def __init__(self, home: Home, job: Job) -> None:
+        self.home = home
+        self.job = job
+
+    async def perform(self) -> None:
+        """Take the cancellation back and end the job."""
+        await settle_here(self.job)
+        self.home.ended(self.job)
+
+
+def _call(method: weakref.WeakMethod[Callable[[HomeTask], None]], task: HomeTask) -> None:
+    target = method()
+    if target is not None:
+        target(task)

@@ -1,0 +1,129 @@
+"""The home task: the one long-lived task in which a session's ordered async and sync cells run.
+
+Owns the task, its waiting between cells, and what becomes of cancellations. Refuses to know: order
+(it performs what it is given), threads, namespaces.
+
+Because it is one task, a context variable set in a cell is set in the next, and a task group or a
+timeout entered in one cell can be left in another.
+
+A cancellation of it has three sources:
+
+- *ours*, on behalf of one job: taken back (``uncancel``) at that job's end;
+- *the shutdown of the loop*, made while the loop is not running: ends the task;
+- *session code or a scope* (``asyncio.timeout``, a task group, an anyio scope): does what it does in
+  one long coroutine. It reaches the next ``await``, in a later job too if it came while the task was
+  idle. One that no scope made is taken back at the end of the job.
+
+Assumes: every method is called on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from types import FrameType
+from typing import Any
+
+from isthmus.jobs import Job
+from isthmus.mailbox import Mailbox
+
+
+async def absorb_cancellation() -> None:
+    """Swallow a cancellation that is pending in the current task though all requests are taken back.
+
+    ``uncancel`` down to zero forgets a pending one on 3.13+ only; before, it has to be let out.
+    """
+    task = asyncio.current_task()
+    if task is not None and task._must_cancel and not task.cancelling():  # type: ignore[attr-defined]
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+
+
+def _made_by_scope(caller: FrameType) -> bool:
+    """Whether the function that calls ``cancel`` is a method of something to be left again.
+
+    True for ``asyncio.timeout``, task groups, anyio's and async_timeout's scopes: each takes its
+    own request back when it is left.
+    """
+    kind = type(caller.f_locals.get("self"))
+    return hasattr(kind, "__exit__") or hasattr(kind, "__aexit__")
+
+
+class HomeTask(asyncio.Task[None]):
+    """The task itself. Made directly, so that no task factory of the host has a say in it."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        name: str,
+        context: Context,
+        ended: Callable[[HomeTask], None],
+    ) -> None:
+        self.mailbox = Mailbox(loop)
+        self.shutting_down = False
+        self._stray_cancels = 0
+        super().__init__(_read(self.mailbox, ended), loop=loop, name=name, context=context)
+        self._log_destroy_pending = False  # a session dropped without close() says so itself
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel as any task, and note where it came from."""
+        if not self.get_loop().is_running():
+            self.shutting_down = True
+        elif not _made_by_scope(sys._getframe(1)):
+            self._stray_cancels += 1
+        return super().cancel(msg)
+
+    async def settle(self, job: Job) -> None:
+        """After *job*, in the task itself: take back the cancellations that were meant for it."""
+        count = job.cancels + self._stray_cancels
+        if count or self._must_cancel:  # type: ignore[attr-defined]
+            job.cancels = self._stray_cancels = 0
+            await take_back(count)
+
+
+async def _read(mailbox: Mailbox, ended: Callable[[HomeTask], None]) -> None:
+    """Perform what comes until told to leave. Its frame holds nothing of the session meanwhile."""
+    task = asyncio.current_task()
+    assert isinstance(task, HomeTask)
+    try:
+        while not task.shutting_down and (item := await mailbox.get()) is not None:
+            mailbox.redeliver()
+            await item.perform()
+            item = None
+    except asyncio.CancelledError:
+        pass  # the loop is shutting down
+    finally:
+        ended(task)
+
+
+async def take_back(count: int) -> None:
+    """Take back *count* requests to cancel the current task, and what is pending of them."""
+    task = asyncio.current_task()
+    assert task is not None
+    for _ in range(min(count, task.cancelling())):
+        task.uncancel()
+    await absorb_cancellation()
+
+
+def cancel_for(job: Job) -> None:
+    """Cancel the task that runs *job*, to be taken back at the job's end."""
+    if job.task is not None:
+        job.cancels += 1
+        job.cancel_delivered = True
+        asyncio.Task.cancel(job.task, f"cell {job.number} was cancelled")
+
+
+def drive_in_task(
+    loop: asyncio.AbstractEventLoop,
+    work: Coroutine[Any, Any, None],
+    *,
+    name: str,
+    context: Context,
+) -> asyncio.Task[None]:
+    """A task of ours for *work*, out of reach of the host's task factory."""
+    return asyncio.Task(work, loop=loop, name=name, context=context)

@@ -1,0 +1,109 @@
+"""A job: one function to run in one context, and its future. Owns what the contexts know of a cell.
+
+Refuses to know: source code, namespaces, events; whoever builds a job puts those into its function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from contextvars import Context as ContextSnapshot
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from isthmus.errors import CellInterrupted
+from isthmus.events import Context, StreamName
+from isthmus.mailbox import Mailbox
+
+JobState = Literal["queued", "running", "finishing", "ended"]
+
+
+class OutputSink(Protocol):
+    """Where a job's text goes."""
+
+    def write(self, stream: StreamName, text: str) -> None:
+        """Take *text*. Threads: any."""
+
+
+class InterruptGuard(Protocol):
+    """What can interrupt a job's code in its thread."""
+
+    def disarm(self) -> None:
+        """Interrupt it no more, and take back an interrupt that has not arrived yet."""
+
+
+class JobOwner(Protocol):
+    """Whose jobs they are: a home."""
+
+    tasks: weakref.WeakSet[asyncio.Future[Any]]
+    """Tasks that its jobs have started."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A cell as the contexts see it.
+
+    Attributes:
+        number: The cell's number.
+        context: Where it runs.
+        function: What runs; never raises, since it keeps its own outcome.
+        awaits: A thread job whose code awaits: it sees the home loop as its running loop.
+        owner: Whose job it is (a home); nested jobs are recognised by it.
+        children: Jobs that its code started; its outcome waits for them.
+        output: Where text goes that its code prints.
+        done: A future of the home loop, set when the job has ended.
+        snapshot: For a thread job: the context variables that it starts with, or None when the
+            thread has them already.
+        mailbox: For a thread job: where the task reads that awaits for it.
+        guard: For a thread job: who can interrupt it.
+        task: The task that runs it, or that awaits for it when it runs in a thread.
+        cancels: Cancellations sent on its behalf, taken back at its end.
+        cancel_requested: It was cancelled, perhaps before it could notice.
+        cancel_delivered: Its code has been told, or will be at its next await.
+        abandoned: Control went back to the caller while its code was running on.
+    """
+
+    owner: JobOwner
+    number: int
+    context: Context
+    function: Callable[[], None]
+    awaits: bool
+    done: asyncio.Future[None]
+    output: OutputSink | None = None
+    parent: Job | None = None
+    children: list[Job] = field(default_factory=list)
+    snapshot: ContextSnapshot | None = None
+    mailbox: Mailbox | None = None
+    guard: InterruptGuard | None = None
+    task: asyncio.Task[Any] | None = None
+    state: JobState = "queued"
+    cancels: int = 0
+    cancel_requested: bool = False
+    cancel_delivered: bool = False
+    abandoned: bool = False
+
+    def leave_code(self) -> None:
+        """The code has ended: from here on nothing interrupts the job. The job's own call.
+
+        An interrupt that was on its way may still arrive here, and is swallowed.
+        """
+        while True:
+            try:
+                self.state = "finishing"
+                if self.guard is not None:
+                    self.guard.disarm()
+                return
+            except CellInterrupted:
+                continue
+
+    def end(self) -> None:
+        """Mark the job as ended and wake whoever waits for it. Threads: the loop's."""
+        self.state = "ended"
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+current_job: ContextVar[Job | None] = ContextVar("isthmus_current_job", default=None)
+"""The job whose code runs, or made the task or the thread that runs."""

@@ -1,0 +1,234 @@
+"""Coroutines that cells leave behind. Owns who adopted what, under which names, and how it ended.
+
+Refuses to know: cells, contexts, order.
+
+A bare coroutine bound to a name becomes a task of the home loop, and the name (all names that held
+it) is rebound to that task, which can be awaited from any later cell, any number of times.
+
+Threads: :meth:`CoroutineLedger.adopt` and what waits are for the loop's thread; the rest for any.
+Changes of names are made under the namespace's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextvars import Context
+from itertools import islice
+from types import CoroutineType
+from typing import Any, Literal
+
+from isthmus.namespace import NamespaceManager
+from isthmus.task_factory import belongs_to_task, own
+
+CoroutinePolicy = Literal["adopt", "hold", "close"]
+"""What becomes of a coroutine left in the namespace: a task, a note, or closed."""
+
+SEARCH_DEPTH = 3
+SEARCH_OBJECTS = 1_000
+"""How far containers are searched for coroutines at the end of a cell."""
+
+_CONTAINERS = (list, tuple, set, frozenset, dict)
+
+SettledListener = Callable[[str, BaseException | None], None]
+
+
+class SettledCoroutines(dict[str, Any]):
+    """Results by name, as ``await_pending_coroutines`` gives them.
+
+    Attributes:
+        errors: What those raised that failed, by name.
+        unfinished: Names of those that were still running at the timeout.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[str, BaseException] = {}
+        self.unfinished: tuple[str, ...] = ()
+
+    def raise_errors(self) -> None:
+        """Raise what failed, if anything did.
+
+        Raises:
+            BaseExceptionGroup: With every error, each noting its name.
+        """
+        for name, error in self.errors.items():
+            error.add_note(f"in the coroutine left behind as {name!r}")
+        if self.errors:
+            raise BaseExceptionGroup("coroutines left behind failed", list(self.errors.values()))
+
+
+def is_coroutine(value: object) -> bool:
+    """Whether *value* is a coroutine object: native, or of a compiled module."""
+    return type(value) is CoroutineType or isinstance(value, Coroutine)
+
+
+def is_untouched(coroutine: Any) -> bool:
+    """Whether *coroutine* never started and belongs to no task."""
+    try:
+        created = inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    except AttributeError:  # a compiled coroutine shows no state
+        created = False
+    return created and not belongs_to_task(coroutine)
+
+
+def coroutines_within(value: object, path: str) -> Iterator[tuple[str, Any]]:
+    """Coroutines in *value*, a container, with the expressions that reach them; bounded."""
+    yield from islice(_walk(value, path, SEARCH_DEPTH), SEARCH_OBJECTS)
+
+
+def _walk(value: object, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for where, item in islice(_items(value, path), SEARCH_OBJECTS):
+        if is_coroutine(item):
+            yield where, item
+        elif depth > 1 and isinstance(item, _CONTAINERS):
+            yield from _walk(item, where, depth - 1)
+
+
+def _items(value: object, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in list(value.items()):
+            yield f"{path}[{key!r}]", item
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield f"{path}[{index}]", item
+    elif isinstance(value, set | frozenset):
+        for item in list(value):
+            yield f"{path}{{…}}", item
+
+
+class CoroutineLedger:
+    """What one namespace's cells have left behind.
+
+    Arguments:
+        manager: The namespace.
+        policy: What becomes of a bare coroutine under a name.
+    """
+
+    def __init__(self, manager: NamespaceManager, policy: CoroutinePolicy = "adopt") -> None:
+        if policy not in ("adopt", "hold", "close"):
+            raise ValueError(f"a coroutine policy is 'adopt', 'hold' or 'close', not {policy!r}")
+        self.policy = policy
+        self.pending: dict[str, Any] = {}
+        self.recorded: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._manager = manager
+        self._listeners: list[SettledListener] = []
+
+    def on_settled(self, listener: SettledListener) -> None:
+        """Have *listener* called with a name and an error or None when an adopted one has ended."""
+        self._listeners.append(listener)
+
+    # -- at the end of a cell ----------------------------------------------------------------
+
+    def found_in(self, names: Iterable[str]) -> dict[str, Any]:
+        """Names among *names* that hold a coroutine to be dealt with; notes those in containers."""
+        mapping = self._manager.namespace
+        found = {}
+        for name in names:
+            value = mapping.get(name)
+            if is_coroutine(value):
+                if is_untouched(value):
+                    found[name] = value
+            elif isinstance(value, _CONTAINERS):
+                self.recorded.update(coroutines_within(value, name))
+        return found
+
+    def take(
+        self,
+        found: dict[str, Any],
+        loop: asyncio.AbstractEventLoop | None,
+        context: Context | None = None,
+    ) -> tuple[str, ...]:
+        """Deal with *found* according to the policy; the names that are adopted.
+
+        Without a *loop* they are kept, to be adopted once there is one.
+        """
+        if self.policy == "close":
+            for coroutine in found.values():
+                coroutine.close()
+            return ()
+        if self.policy == "hold" or loop is None:
+            self.pending.update(found)
+            return ()
+        tasks: dict[int, asyncio.Task[Any]] = {}
+        for name, coroutine in found.items():
+            task = tasks.get(id(coroutine)) or self.adopt(name, coroutine, loop, context)
+            tasks[id(coroutine)] = task
+            self._manager.rebind(name, coroutine, task)
+            self.pending[name] = task
+        return tuple(sorted(found))
+
+    def adopt(
+        self,
+        name: str,
+        coroutine: Coroutine[Any, Any, Any],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None = None,
+    ) -> asyncio.Task[Any]:
+        """Make *coroutine* a task of *loop*, out of reach of the host's task factory."""
+        task: asyncio.Task[Any] = asyncio.Task(
+            own(coroutine), loop=loop, name=f"{self._manager.name}: {name}", context=context
+        )
+        task.add_done_callback(lambda task: self._settled(name, task))
+        return task
+
+    def adopt_held(self, loop: asyncio.AbstractEventLoop, context: Context | None = None) -> None:
+        """Adopt what was kept for want of a loop."""
+        if self.policy == "adopt":
+            waiting = {name: it for name, it in self.pending.items() if is_coroutine(it)}
+            self.take({n: it for n, it in waiting.items() if is_untouched(it)}, loop, context)
+
+    def _settled(self, name: str, task: asyncio.Task[Any]) -> None:
+        """An adopted coroutine has ended: say so, once; forget it when no name holds it."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        names = [name for name, it in self.pending.items() if it is task]
+        for name in names:
+            if error is None and self._manager.namespace.get(name) is not task:
+                del self.pending[name]
+        for listener in self._listeners:
+            listener(name, error)
+
+    # -- on demand ---------------------------------------------------------------------------
+
+    async def settle(self, timeout: float | None) -> SettledCoroutines:
+        """Wait for what is adopted; give names their results. On the home loop."""
+        tasks = {n: it for n, it in self.pending.items() if isinstance(it, asyncio.Task)}
+        own_task = asyncio.current_task()
+        waited = {task for task in tasks.values() if task is not own_task}
+        if waited:
+            await asyncio.wait(waited, timeout=timeout)
+        settled = SettledCoroutines()
+        for name, task in tasks.items():
+            if not task.done():
+                settled.unfinished += (name,)
+            else:
+                self._collect(settled, name, task)
+        return settled
+
+    def _collect(self, settled: SettledCoroutines, name: str, task: asyncio.Task[Any]) -> None:
+        """Move a finished task from the pending ones into *settled*."""
+        if self.pending.get(name) is task:
+            del self.pending[name]
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            settled.errors[name] = error
+            return
+        settled[name] = task.result()
+        self._manager.rebind(name, task, settled[name])
+
+    async def clean_up(self, timeout: float) -> tuple[str, ...]:
+        """Cancel adopted tasks, close what was kept or recorded; names of what would not end."""
+        tasks = {n: it for n, it in self.pending.items() if isinstance(it, asyncio.Task)}
+        for coroutine in [*self.pending.values(), *self.recorded.values()]:
+            if is_coroutine(coroutine) and is_untouched(coroutine):
+                coroutine.close()
+        for task in tasks.values():
+            task.cancel("the namespace cleans up")
+        running = {task for task in tasks.values() if not task.done()}
+        if running:
+            await asyncio.wait(running, timeout=timeout)
+        self.pending = {name: task for name, task in tasks.items() if not task.done()}
+        self.recorded.clear()
+        return tuple(sorted(self.pending))

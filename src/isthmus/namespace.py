@@ -1,0 +1,244 @@
+"""The one mapping in which all cells of a session run. Owns the dict, its module, its lock and its prelude.
+
+Refuses to know: event loops, cells, contexts.
+
+Guarantees:
+- The mapping is the ``__dict__`` of one module and keeps its identity for life.
+- ``update_namespace`` and ``snapshot`` are atomic against each other.
+Assumes: an exact ``dict`` whose single reads and writes are atomic (every CPython build).
+
+The lock is the innermost one of the package: it is held for dict work only, never across an
+``await``, a callback or a wait, and no other lock of ours is taken inside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import itertools
+import keyword
+import re
+import sys
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from isthmus.errors import ReservedNameError
+
+RESERVED_NAMES = frozenset({"__builtins__", "__name__", "__loader__", "__spec__", "__package__"})
+"""What makes the mapping a module's: the host cannot rebind these."""
+
+MODULE_NAMES = RESERVED_NAMES | {"__doc__", "__file__", "__annotations__"}
+"""What a snapshot leaves out, because every module has it."""
+
+_HISTORY_NAMES = ("_", "__", "___")
+
+UpdateListener = Callable[[tuple[str, ...], str], None]
+
+
+def _register_module(wanted: str) -> types.ModuleType:
+    """Put a new module into ``sys.modules`` under *wanted*, or under the next free name."""
+    stem = re.sub(r"\W", "_", wanted)
+    for count in itertools.count(1):
+        name = stem if count == 1 else f"{stem}_{count}"
+        module = types.ModuleType(name)
+        if sys.modules.setdefault(name, module) is module:  # one step: two threads get two names
+            return module
+    raise AssertionError  # pragma: no cover (count never ends)
+
+
+def _remove_module(name: str, module: types.ModuleType, replaced: types.ModuleType | None) -> None:
+    """Take *module* out of ``sys.modules``, unless somebody else has put another one there."""
+    if sys.modules.get(name) is module:
+        if replaced is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = replaced
+
+
+def check_name(name: object) -> str:
+    """Return *name* when a host may bind it.
+
+    Raises:
+        ReservedNameError: It is not an identifier, a keyword, or a name of the runtime.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise ReservedNameError(f"{name!r} is not a Python identifier; choose another name")
+    if name in RESERVED_NAMES:
+        raise ReservedNameError(f"{name!r} belongs to the module itself and cannot be bound")
+    return sys.intern(str(name))
+
+
+class NamespaceManager:
+    """One live namespace: the ``__dict__`` of a real module, with a prelude below it.
+
+    Arguments:
+        name: The session's name; the module's name is made from it.
+        main: Register the module as ``__main__`` and put back the old one on :meth:`close`.
+        history: Keep the last three values that are not None in ``_``, ``__`` and ``___``.
+
+    Threads: any, for every method.
+    """
+
+    def __init__(self, name: str = "session", *, main: bool = False, history: bool = True) -> None:
+        self.name = name
+        self.history = history
+        replaced = sys.modules.get("__main__") if main else None
+        if main:
+            self.module = sys.modules["__main__"] = types.ModuleType("__main__")
+        else:
+            self.module = _register_module(f"isthmus_{name}")
+        self.module_name = self.module.__name__
+        self._lock = threading.RLock()  # guards: multi-name changes of the mapping, _value_in_history
+        self._prelude: dict[str, Any] = dict(vars(builtins))
+        self._value_in_history: object = None
+        self._listeners: list[UpdateListener] = []
+        self._mapping = vars(self.module)
+        self._mapping["__builtins__"] = self._prelude
+        self._mapping["asyncio"] = asyncio
+        self._remove = weakref.finalize(
+            self, _remove_module, self.module_name, self.module, replaced
+        )
+
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The live mapping itself; its identity never changes."""
+        return self._mapping
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The lock of every change of several names. Hold it for dict work only.
+
+        Reentrant, because replacing a value can run its ``__del__``, which may come back here.
+        """
+        return self._lock
+
+    def update_namespace(
+        self, updates: Mapping[str, Any], source_context: str = "unknown"
+    ) -> None:
+        """Bind every name in *updates*.
+
+        Arguments:
+            updates: Names and their values.
+            source_context: Who asks, for the event and the debug log.
+
+        Raises:
+            ReservedNameError: *updates* holds a name of the runtime, or something that is not a
+                name. Nothing was bound.
+
+        Threads: any. Atomic: all or nothing against :meth:`snapshot` and other updates; code of a
+        running cell reads the same mapping name by name, without the lock.
+        """
+        checked = [(check_name(name), value) for name, value in updates.items()]
+        mapping = self._mapping
+        with self._lock:
+            replaced = [mapping.get(name) for name, _ in checked]
+            for name, value in checked:
+                mapping[name] = value
+        del replaced  # a __del__ of a replaced value runs here, outside the lock
+        names = tuple(name for name, _ in checked)
+        for listener in self._listeners:
+            listener(names, source_context)
+
+    def snapshot(self) -> dict[str, Any]:
+        """A shallow copy of the user's names: all but the module's own attributes.
+
+        Threads: any. Atomic: against :meth:`update_namespace` and cell boundaries.
+        """
+        with self._lock:
+            copy = dict(self._mapping)
+        for name in MODULE_NAMES:
+            copy.pop(name, None)
+        return copy
+
+    def on_update(self, listener: UpdateListener) -> None:
+        """Have *listener* called with the names and the source after each update by the host."""
+        self._listeners.append(listener)
+
+    def inject_capability(self, name: str, fn: Callable[..., Any]) -> None:
+        """Put *fn* into the prelude, below the namespace: cells may shadow it, ``del`` brings it back.
+
+        Raises:
+            ReservedNameError: *name* is not an identifier, or belongs to the runtime.
+            TypeError: *fn* is not callable.
+
+        Warns:
+            UserWarning: *name* hides a builtin.
+
+        Threads: any. Atomic: per name; functions already defined see it at their next look-up.
+        """
+        checked = check_name(name)
+        if not callable(fn):
+            raise TypeError(f"a capability must be callable, and {name!r} is {fn!r}")
+        if hasattr(builtins, checked) and checked not in self._overridable():
+            warnings.warn(f"the capability {name!r} hides the builtin", UserWarning, stacklevel=2)
+        self._prelude[checked] = fn
+
+    def revoke_capability(self, name: str) -> None:
+        """Take *name* out of the prelude at once; a builtin that it hid is back.
+
+        Raises:
+            KeyError: No capability of this name.
+
+        Threads: any. Atomic: per name.
+        """
+        if name not in self._prelude or self._prelude[name] is vars(builtins).get(name):
+            raise KeyError(f"there is no capability {name!r}")
+        if name in vars(builtins):
+            self._prelude[name] = vars(builtins)[name]
+        else:
+            del self._prelude[name]
+
+    def add_prelude(self, names: Mapping[str, Any]) -> None:
+        """Put the runtime's own names below the namespace."""
+        self._prelude.update(names)
+
+    def _overridable(self) -> Iterable[str]:
+        """Builtins that a host is expected to replace, so that doing so is not worth a warning."""
+        return ("input", "breakpoint", "help", "exit", "quit")
+
+    def restore_module_names(self) -> None:
+        """Put back what makes the mapping a module's, when a cell has deleted or replaced it.
+
+        Without ``__builtins__`` the next cell would lose its prelude, without ``__name__`` its
+        classes could not be pickled.
+        """
+        if self._mapping.get("__builtins__") is not self._prelude:
+            self._mapping["__builtins__"] = self._prelude
+        if "__name__" not in self._mapping:
+            self._mapping["__name__"] = self.module_name
+
+    def remember(self, value: object) -> None:
+        """Move the last values on: ``_`` to ``__``, ``__`` to ``___``, *value* to ``_``.
+
+        A ``_`` that a cell has bound stays, as in every Python REPL.
+        """
+        if value is None or not self.history:
+            return
+        mapping = self._mapping
+        with self._lock:
+            kept = mapping.get("_", self._value_in_history) is not self._value_in_history
+            if kept:
+                return
+            older = mapping.get("_"), mapping.get("__")
+            for name, moved in zip(_HISTORY_NAMES, (value, *older), strict=True):
+                if moved is not None:
+                    mapping[name] = moved
+            self._value_in_history = value
+
+    def rebind(self, name: str, old: object, new: object) -> bool:
+        """Bind *name* to *new* if it still holds *old*; whether it did. Atomic. Threads: any."""
+        with self._lock:
+            held = self._mapping.get(name) is old
+            if held:
+                self._mapping[name] = new
+                if self._value_in_history is old:
+                    self._value_in_history = new
+        return held
+
+    def close(self) -> None:
+        """Take the module out of ``sys.modules``. Idempotent. The mapping itself is left to its users."""
+        self._remove()

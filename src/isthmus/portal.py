@@ -1,0 +1,295 @@
+"""The portal: sync code that waits for an awaitable while the event loop goes on.
+
+Owns the greenlets in which cell code runs on the loop's thread, ``run_sync``, and the refusal of
+crossings that cannot work. Refuses to know: cells, namespaces, sessions.
+
+A task that drives :func:`in_portal` runs a function in a greenlet of its own. Inside, ``run_sync``
+steps the awaitable right there, in the greenlet; only what really suspends (the *trap*, a future)
+is switched out to the task, which yields it to the loop and switches the outcome back in. So an
+awaitable that does not suspend costs no switch, nesting needs nothing, and tracebacks are whole.
+The idea of moving traps only is greenback's (https://greenback.readthedocs.io, "principle").
+
+Guarantees:
+- A portal belongs to one task. Code under another task, or under none, is refused by name.
+- Errors cross as values and are thrown into the coroutine that waits, with their traceback.
+Assumes: all functions here but :func:`run_sync` are called on the thread of the running loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import types
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from isthmus.errors import CrossingError
+
+T = TypeVar("T")
+
+POOLED_RUNNERS = 64
+"""Greenlets kept per thread, 17 kB each: more cells than that parked at once is rare."""
+
+
+class Crossing(Protocol):
+    """How a thread that is not the loop's gets an awaitable waited for."""
+
+    def wait_in_loop(self, awaitable: Awaitable[Any]) -> Any:
+        """Have the loop wait for *awaitable*; return its result or raise its error."""
+
+
+class Portal:
+    """One task's way between its greenlet and the loop.
+
+    Attributes:
+        driver: The greenlet of the task, to which a trap is switched. Set anew before every
+            switch in: an eagerly started task is driven from another greenlet than later steps.
+        waiting: The greenlet that switched the trap out, to be resumed; not always the runner,
+            since libraries (SQLAlchemy) start greenlets of their own inside a cell.
+        thrown: The error to raise where the code waits.
+        closing: The task is being destroyed; further waits are refused.
+    """
+
+    __slots__ = ("closing", "driver", "error", "finished", "runner", "thrown", "value", "waiting")
+
+    def __init__(self, runner: greenlet) -> None:
+        self.runner = self.waiting = runner
+        self.driver: greenlet | None = None
+        self.thrown: BaseException | None = None
+        self.error: BaseException | None = None
+        self.value: Any = None
+        self.finished = False
+        self.closing = False
+
+
+class Runner(greenlet):
+    """A greenlet that runs one function after another.
+
+    Kept, because the first Python frame in a fresh greenlet costs a page fault (about 8 µs).
+    """
+
+    def run(self, portal: Portal | None, function: Callable[[], Any] | None) -> None:
+        """Run what is switched in, switch back to the portal's driver, wait for the next."""
+        while portal is not None and function is not None:
+            try:
+                portal.value = function()
+            except BaseException as error:  # noqa: BLE001 (moved as a value to the driver)
+                portal.error = error
+            portal.finished = True
+            driver = portal.driver
+            portal = function = None  # a pooled runner pins nothing
+            assert driver is not None
+            portal, function = driver.switch()
+
+
+class _ThreadState(threading.local):
+    """What one thread knows: like asyncio's own table of current tasks, it must be global.
+
+    Attributes:
+        portals: The portal of each task that has one.
+        idle: Runners that wait for a function.
+        crossing: Set in threads whose awaits are done by a loop elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self.portals: dict[asyncio.Task[Any], Portal] = {}
+        self.idle: list[Runner] = []
+        self.crossing: Crossing | None = None
+
+
+_state = _ThreadState()
+
+
+def set_crossing(crossing: Crossing | None) -> None:
+    """Say how ``run_sync`` in the calling thread reaches a loop."""
+    _state.crossing = crossing
+
+
+def has_crossing() -> bool:
+    """Whether awaits of the calling thread are done by a loop elsewhere."""
+    return _state.crossing is not None
+
+
+@types.coroutine
+def in_portal(function: Callable[[], T]) -> Generator[Any, Any, T]:
+    """Run *function* in the calling task so that ``run_sync`` works inside, at any depth.
+
+    Raises whatever *function* raises. In a task that has a portal already the function is called
+    as it is, since traps find their way through the portal that is there.
+
+    Cancel: a cancellation of the task arrives in *function* at the ``run_sync`` that waits.
+    """
+    state = _state
+    task = asyncio.current_task()
+    assert task is not None
+    if task in state.portals:
+        return function()
+    runner = state.idle.pop() if state.idle else Runner()
+    portal = state.portals[task] = Portal(runner)
+    driver = portal.driver = runner.parent = getcurrent()
+    runner.gr_context = driver.gr_context  # a new greenlet has an empty context of its own
+    try:
+        trap = runner.switch(portal, function)
+        while not portal.finished:
+            try:
+                value = yield trap
+            except BaseException as error:  # noqa: BLE001 (thrown on where the code waits)
+                portal.thrown = error
+                portal.closing = isinstance(error, GeneratorExit)
+                value = None
+            portal.driver = runner.parent = getcurrent()
+            trap = portal.waiting.switch(value)
+    finally:
+        del state.portals[task]
+        _recycle(state, runner, portal)
+    if portal.error is not None:
+        raise portal.error
+    return portal.value  # type: ignore[no-any-return]
+
+
+def _recycle(state: _ThreadState, runner: Runner, portal: Portal) -> None:
+    """Keep *runner* for the next function, if it ended cleanly."""
+    if portal.finished and not portal.closing and len(state.idle) < POOLED_RUNNERS:
+        runner.gr_context = None
+        state.idle.append(runner)
+
+
+def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
+    """The coroutine or iterator that steps *awaitable*, as ``await`` would get it.
+
+    Raises:
+        TypeError: *awaitable* cannot be awaited; with the words of CPython.
+    """
+    if isinstance(awaitable, types.CoroutineType):
+        return awaitable  # type: ignore[return-value]
+    method = getattr(type(awaitable), "__await__", None)
+    if method is not None:
+        return method(awaitable)  # type: ignore[no-any-return]
+    if inspect.isawaitable(awaitable):  # a generator made by types.coroutine
+        return awaitable
+    kind = type(awaitable).__name__
+    raise TypeError(f"object {kind} can't be used in 'await' expression")
+
+
+def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
+    """Step *awaitable* here, in the greenlet, and switch out at each trap."""
+    stepper = _stepper(awaitable)
+    try:
+        trap = stepper.send(None) if hasattr(stepper, "send") else next(stepper)
+        while True:
+            if portal.closing:
+                _refuse(awaitable, "run_sync() cannot wait: its task is being destroyed")
+            portal.waiting = getcurrent()
+            assert portal.driver is not None
+            value = portal.driver.switch(trap)
+            error, portal.thrown = portal.thrown, None
+            if error is not None:
+                trap = _throw(stepper, error)
+            else:
+                trap = stepper.send(value) if hasattr(stepper, "send") else next(stepper)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _throw(stepper: Any, error: BaseException) -> Any:
+    """Raise *error* where *stepper* waits; a plain iterator has no such place, so here."""
+    if hasattr(stepper, "throw"):
+        return stepper.throw(error)
+    raise error
+
+
+def _refuse(awaitable: object, message: str) -> None:
+    """Close a coroutine that nobody will await, then raise.
+
+    Raises:
+        CrossingError: Always, with *message*.
+    """
+    if isinstance(awaitable, types.CoroutineType):
+        awaitable.close()
+    raise CrossingError(message)
+
+
+def _reaches(portal: Portal) -> bool:
+    """Whether the current greenlet was started, at whatever depth, from the portal's runner."""
+    current: greenlet | None = getcurrent()
+    while current is not None:
+        if current is portal.runner:
+            return True
+        current = current.parent
+    return False
+
+
+def _portal_here(awaitable: object) -> Portal:
+    """The portal of the running task.
+
+    Raises:
+        CrossingError: There is none that could be used from here; says why and what to do.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        _refuse(
+            awaitable,
+            "run_sync() needs the event loop of a session, and this thread has none: call it "
+            "from a cell, or use asyncio.run() here",
+        )
+    if task is None:
+        _refuse(
+            awaitable,
+            "run_sync() cannot wait in a callback of the event loop, which would wait for itself: "
+            "start a task instead, with asyncio.create_task()",
+        )
+    assert task is not None
+    portal = _state.portals.get(task)
+    if portal is None:
+        _refuse(
+            awaitable,
+            f"run_sync() cannot wait in task {task.get_name()!r}, which no cell runs in: "
+            "make the function async and await it there",
+        )
+    assert portal is not None
+    if getcurrent() is not portal.runner and not _reaches(portal):
+        _refuse(
+            awaitable,
+            "run_sync() was called in a greenlet that does not belong to the cell (gevent?): "
+            "call it from the cell's own code",
+        )
+    return portal
+
+
+def run_sync(awaitable: Awaitable[T]) -> T:
+    """Wait for *awaitable* from sync code and return its result, while the event loop goes on.
+
+    Works in the code of a cell, at any depth: in a ``sorted`` key, a property, ``__init__``, a
+    comprehension, a sync function called by an async one. The name is Pyodide's.
+
+    Returns:
+        What ``await awaitable`` would give. Raises what it would raise.
+
+    Raises:
+        CrossingError: There is no way to wait from here: a callback of the loop, a task that no
+            cell runs in, a foreign greenlet, a thread without a loop. A coroutine that was given
+            is closed, so that it warns of nothing.
+        TypeError: *awaitable* cannot be awaited.
+
+    Threads: the loop's, under a cell; threads of a session. Cancel: a cancellation of the cell is
+    raised here, as ``asyncio.CancelledError``.
+    """
+    crossing = _state.crossing
+    if crossing is not None:
+        return crossing.wait_in_loop(awaitable)  # type: ignore[no-any-return]
+    return _wait_in_portal(_portal_here(awaitable), awaitable)  # type: ignore[no-any-return]
+
+
+def can_run_sync() -> bool:
+    """Whether :func:`run_sync` would work here. Threads: any."""
+    if _state.crossing is not None:
+        return True
+    try:
+        _portal_here(None)
+    except CrossingError:
+        return False
+    return True

@@ -1,0 +1,232 @@
+"""A session: many cells, one namespace, one beginning and one end. Owns lifecycle.
+
+Refuses to know: how cells run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, running_loop
+from isthmus.context_bridge import RequestedContext
+from isthmus.errors import SessionClosedError
+from isthmus.events import CellResult
+from isthmus.executor import AsyncExecutor
+from isthmus.ledger import CoroutinePolicy, SettledCoroutines
+from isthmus.output import DEFAULT_OUTPUT_LIMIT
+from isthmus.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReport:
+    """What would not end when a session was closed.
+
+    Attributes:
+        cells: Numbers of cells whose code still runs.
+        tasks: Names of tasks of the session that ignored their cancellation.
+        thread: Whether the home thread still runs.
+    """
+
+    cells: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
+    thread: bool = False
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything has ended."""
+        return not (self.cells or self.tasks or self.thread)
+
+
+class Session:
+    """One live namespace in which cells of source run, on the event loop, in a thread, or both.
+
+    Use it as ``async with Session() as session``, or call :meth:`close` yourself. It binds itself to
+    the event loop in which it runs its first cell.
+
+    Arguments:
+        name: The session's name, in events, task names and the name of its module.
+        transport: Where events go; None for nowhere.
+        context: Where cells run whose caller does not say: ``"async"``, ``"thread"``, ``"sync"``, or
+            ``"auto"`` (async when the cell awaits, else thread).
+        timeout: Seconds that a cell may take whose caller does not say; None sets no bound.
+        main: Let the session's module be ``__main__`` as long as the session is open.
+        history: Keep the last three values in ``_``, ``__`` and ``___``.
+        coroutine_policy: What becomes of a coroutine left under a name: ``"adopt"`` (it becomes a
+            task), ``"hold"`` (it is recorded) or ``"close"``.
+        output_limit: Characters of each stream kept in a result.
+        hooks: Capture output, and let tasks that cells start use ``run_sync``. See docs.
+
+    Threads: any running loop, for the methods that are awaited; they are done on the home loop.
+    """
+
+    def __init__(
+        self,
+        name: str = "session",
+        *,
+        transport: Transport | None = None,
+        context: RequestedContext = "async",
+        timeout: float | None = None,
+        main: bool = False,
+        history: bool = True,
+        coroutine_policy: CoroutinePolicy = "adopt",
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+        hooks: bool = True,
+    ) -> None:
+        self.name = name
+        self.context: RequestedContext = context
+        self.timeout = timeout
+        self.manager = AsyncNamespaceManager(
+            name, main=main, history=history, coroutine_policy=coroutine_policy, hooks=hooks
+        )
+        self.executor = AsyncExecutor(
+            self.manager, transport, name, output_limit=output_limit
+        )
+        self._close_report: CloseReport | None = None
+
+    # -- cells -------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        code: str,
+        *,
+        context: RequestedContext | None = None,
+        timeout: float | None = None,
+        concurrent: bool = False,
+        filename: str | None = None,
+        title: str = "",
+    ) -> CellResult:
+        """Run a cell and give its result, with its error if it failed.
+
+        Arguments:
+            code: The cell's source.
+            context: Where to run it; None for the session's default.
+            timeout: Seconds until control returns; None for the session's default.
+            concurrent: Beside the other cells instead of in order.
+            filename: What tracebacks call the cell; None makes a name.
+            title: A label for events.
+
+        Raises:
+            SessionClosedError: The session is closed. Nothing was run.
+            LoopError: The session's loop does not run.
+
+        Cancel: cancels the cell, waits for its end, then goes on.
+        """
+        return await self.executor.run(
+            code,
+            context=self.context if context is None else context,
+            timeout=self.timeout if timeout is None else timeout,
+            concurrent=concurrent,
+            filename=filename,
+            title=title,
+        )
+
+    async def execute(self, code: str, **options: Any) -> Any:
+        """Run a cell and give its value. Options are those of :meth:`run`.
+
+        Raises:
+            Exception: What the cell raised, or what :meth:`run` raises.
+            CellError: The cell ended with something that must not reach the host as it is.
+        """
+        return (await self.run(code, **options)).unwrap()
+
+    def interrupt(self, cell: int | None = None) -> bool:
+        """Stop a cell: the one with this number, or all that run.
+
+        A cell that awaits gets ``CancelledError`` there; one that computes gets ``CellInterrupted``.
+
+        Returns:
+            Whether there was something to stop.
+
+        Threads: any; signal handlers too.
+        """
+        return self.executor.interrupt(cell)
+
+    # -- names -------------------------------------------------------------------------------
+
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The live mapping."""
+        return self.manager.namespace
+
+    def update_namespace(self, updates: Mapping[str, Any], source_context: str = "host") -> None:
+        """Bind names for the cells. See :meth:`AsyncNamespaceManager.update_namespace`."""
+        self._check_open()
+        self.manager.update_namespace(updates, source_context)
+
+    def snapshot(self) -> dict[str, Any]:
+        """A shallow copy of the user's names. Threads: any."""
+        return self.manager.snapshot()
+
+    # -- coroutines --------------------------------------------------------------------------
+
+    @property
+    def pending_coroutines(self) -> dict[str, Any]:
+        """Coroutines that cells have left behind, by name. A copy."""
+        return self.manager.pending_coroutines
+
+    async def await_pending_coroutines(self, timeout: float | None = None) -> SettledCoroutines:
+        """Wait for them. See :meth:`AsyncNamespaceManager.await_pending_coroutines`."""
+        return await self.manager.await_pending_coroutines(timeout)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended."""
+        return self.manager.closed
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise SessionClosedError(f"session {self.name!r} is closed; open a new one")
+
+    async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
+        """Stop what runs, cancel what the session's code has started, and give everything back.
+
+        Arguments:
+            timeout: Seconds for each of cells, tasks and thread to end.
+
+        Returns:
+            What would not end. Idempotent: a second call gives the first one's report.
+
+        Threads: the home loop's. Cancel: what has been stopped stays stopped; call it again.
+        """
+        if self._close_report is None:
+            self._close_report = await self._close(timeout)
+        return self._close_report
+
+    async def _close(self, timeout: float) -> CloseReport:
+        home = self.manager.current_home
+        cells, tasks, ended = (), (), True
+        if home is not None and not home.closed and running_loop() is home.loop:
+            cells, tasks = await home.wind_down(timeout)
+            tasks += await self.manager.cleanup_coroutines(timeout)
+            self.manager.close()
+            ended = await home.wait_closed(timeout)
+        self.manager.close()
+        return CloseReport(cells, tasks, thread=not ended)
+
+    async def __aenter__(self) -> Session:
+        """Nothing to wait for: the session is open from the start."""
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Close the session."""
+        await self.close()
+
+    def __del__(self) -> None:
+        """Say that a session was dropped without being closed, and free what it held."""
+        manager = getattr(self, "manager", None)
+        if manager is not None and not manager.closed:
+            warnings.warn(f"unclosed session {self.name!r}", ResourceWarning, source=self)
+            manager.close()

@@ -1,0 +1,104 @@
+"""Tasks that session code starts. Owns the wrapper around a loop's task factory.
+
+Refuses to know: cells, namespaces.
+
+``asyncio.create_task(coroutine)`` in session code gives a task with a portal of its own, so that sync
+code below it can wait too; given a task (a coroutine left behind by an earlier cell has become one)
+it gives that task. For code of the host the wrapper does what was there before: its own factory, or
+a plain task.
+
+The wrapper goes in with the first session of a loop and out with the last. A factory that somebody
+has set since stays in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import Coroutine
+from typing import Any
+
+from isthmus.jobs import current_job
+from isthmus.portal import in_portal, run_sync
+
+_owned: weakref.WeakSet[Coroutine[Any, Any, Any]] = weakref.WeakSet()
+
+
+def belongs_to_task(coroutine: Coroutine[Any, Any, Any]) -> bool:
+    """Whether a task of session code steps *coroutine*, or will."""
+    return coroutine in _owned
+
+
+async def with_portal(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await *coroutine* such that sync code below it can use ``run_sync``."""
+    return await in_portal(functools.partial(run_sync, coroutine))
+
+
+def own(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    """Mark *coroutine* as one of a task, and give what the task shall step."""
+    if asyncio.iscoroutine(coroutine):
+        _owned.add(coroutine)
+        return with_portal(coroutine)
+    return coroutine
+
+
+class _Factory:
+    """A task factory that looks whose code asks."""
+
+    def __init__(self, previous: Any) -> None:
+        self.previous = previous
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any
+    ) -> asyncio.Future[Any]:
+        job = current_job.get()
+        if job is None:
+            return self._make(loop, coro, kwargs)
+        if isinstance(coro, asyncio.Task):
+            return coro
+        task = self._make(loop, own(coro), kwargs)
+        job.owner.tasks.add(task)
+        return task
+
+    def _make(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict[str, Any]
+    ) -> asyncio.Future[Any]:
+        """What would have been made without this wrapper."""
+        if self.previous is None:
+            return asyncio.Task(coro, loop=loop, **kwargs)
+        return self.previous(loop, coro, **kwargs)  # type: ignore[no-any-return]
+
+
+class TaskFactoryHooks:
+    """Which loops have the wrapper, and for how many sessions.
+
+    Threads: any, for a loop that does not create tasks at that moment. The lock guards the table.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users: dict[asyncio.AbstractEventLoop, int] = {}
+
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count a session of *loop* in."""
+        with self._lock:
+            self._users[loop] = self._users.get(loop, 0) + 1
+            if self._users[loop] == 1:
+                loop.set_task_factory(_Factory(loop.get_task_factory()))
+
+    def remove(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count a session of *loop* out."""
+        with self._lock:
+            self._users[loop] -= 1
+            if self._users[loop]:
+                return
+            del self._users[loop]
+            factory = loop.get_task_factory()
+            if isinstance(factory, _Factory):
+                loop.set_task_factory(factory.previous)
+
+
+task_factory_hooks = TaskFactoryHooks()
+"""A loop has one task factory, whatever the number of sessions on it."""

@@ -1,0 +1,318 @@
+"""Cells compile to a body and a last expression; what cannot be compiled says why and where."""
+
+from __future__ import annotations
+
+import __future__
+import builtins
+import gc
+import threading
+import traceback
+import warnings
+import weakref
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isthmus.blocking import blocking_names
+from isthmus.cells import CellCompiler, CompiledCell
+from isthmus.sources import SourceBook
+
+
+@pytest.fixture
+def compiler() -> CellCompiler:
+    return CellCompiler(SourceBook("cells_test"))
+
+
+def compile_cell(source: str, *, blocking: bool = False, number: int = 1) -> CompiledCell:
+    return CellCompiler(SourceBook("cells_test")).compile(source, number=number, blocking=blocking)
+
+
+def drive(awaitable: Awaitable[Any]) -> Any:
+    steps = awaitable.__await__()
+    try:
+        while True:
+            next(steps)
+    except StopIteration as stop:
+        return stop.value
+
+
+def namespace_for_cells() -> dict[str, Any]:
+    return {"__builtins__": {**vars(builtins), **blocking_names(drive)}, "__name__": "cells_test"}
+
+
+def run(cell: CompiledCell, namespace: dict[str, Any]) -> Any:
+    """Run *cell*, of either form; give its value."""
+    if cell.body is not None:
+        done = eval(cell.body, namespace)
+        if cell.body_is_coroutine:
+            drive(done)
+    if cell.last is None:
+        return None
+    value = eval(cell.last, namespace)
+    return drive(value) if cell.last_is_coroutine else value
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_the_value_of_a_cell_is_that_of_its_last_expression(blocking: bool) -> None:
+    namespace = namespace_for_cells()
+    for source, value in [
+        ("x = 1; x + 1", 2),
+        ("x + 2;", 3),
+        ("x = 5", None),
+        ("async def f(): return 7\nawait f()", 7),
+        ("y = await f(); y + 1", 8),
+        ("[a + await f() async for a in (i async for i in g())]" if False else "(z := 3)", 3),
+        ("if True:\n    4", None),
+    ]:
+        assert run(compile_cell(source, blocking=blocking), namespace) == value
+
+
+@pytest.mark.parametrize("source", ["", "   ", "\n\n", "# a comment", "\n  # one\n\t\n#two", "\ufeff"])
+def test_a_cell_without_code_has_no_parts(source: str) -> None:
+    cell = compile_cell(source)
+    assert (cell.body, cell.last, cell.bound, cell.exact) == (None, None, (), True)
+
+
+def test_the_compiler_says_which_part_is_a_coroutine() -> None:
+    cell = compile_cell("await x\ny")
+    assert (cell.body_is_coroutine, cell.last_is_coroutine, cell.awaits) == (True, False, True)
+    cell = compile_cell("x = 1\n[i async for i in y]")
+    assert (cell.body_is_coroutine, cell.last_is_coroutine, cell.awaits) == (False, True, True)
+    for source in ("async def f(): await x", "lambda: 1", "'await x'", "# await x\nx"):
+        assert not compile_cell(source).awaits
+
+
+def test_a_cell_that_awaits_nothing_has_one_form(compiler: CellCompiler) -> None:
+    plain = compiler.compile("x = 1", number=1, blocking=False)
+    assert compiler.compile("x = 1", number=2, blocking=True) is plain
+    assert not plain.blocking
+
+
+def test_the_blocking_form_is_no_coroutine_and_binds_the_same(compiler: CellCompiler) -> None:
+    source = "async with m as x:\n    y = [await i async for i in x]\ndel z\nawait y"
+    lowered = compiler.compile(source, number=1, blocking=True)
+    plain = compiler.compile(source, number=2, blocking=False)
+    assert lowered is compiler.compile(source, number=3, blocking=True)
+    assert (lowered.blocking, lowered.awaits, plain.blocking, plain.awaits) == (
+        True,
+        True,
+        False,
+        True,
+    )
+    assert not (lowered.body_is_coroutine or lowered.last_is_coroutine)
+    assert (lowered.bound, lowered.deleted) == (plain.bound, plain.deleted) == (("x", "y"), ("z",))
+    assert lowered.filename == plain.filename == "<cells_test cell 1>"
+
+
+def test_a_repeated_text_is_compiled_once_and_keeps_its_first_file_name(
+    compiler: CellCompiler,
+) -> None:
+    first = compiler.compile("x = 1", number=1, blocking=False)
+    assert compiler.compile("x = 1", number=2, blocking=False) is first
+    assert first.filename == "<cells_test cell 1>"
+    other = compiler.compile("x = 1", number=3, blocking=False, filename="given.py")
+    assert other.filename == "given.py"
+
+
+def test_future_flags_persist_over_cells(compiler: CellCompiler) -> None:
+    namespace = namespace_for_cells()
+    early = compiler.compile("def f(a: missing): pass", number=1, blocking=False)
+    if early.body and compiler.flags == 0:
+        compiler.compile("from __future__ import annotations", number=2, blocking=False)
+    assert compiler.flags == __future__.annotations.compiler_flag
+    later = compiler.compile("def f(a: missing): pass", number=3, blocking=False)
+    run(later, namespace)
+    assert namespace["f"].__annotations__ == {"a": "missing"}
+    assert later is not early
+    compiler.flags = 0
+    assert compiler.compile("def f(a: missing): pass", number=4, blocking=False) is early
+
+
+def test_a_future_import_holds_for_the_last_expression_of_its_cell(compiler: CellCompiler) -> None:
+    source = "from __future__ import annotations\nlambda: None"
+    cell = compiler.compile(source, number=1, blocking=True)
+    assert cell.last is not None
+    assert cell.last.co_flags & __future__.annotations.compiler_flag
+    assert cell.flags == __future__.annotations.compiler_flag
+
+
+def test_our_own_future_imports_do_not_reach_a_cell() -> None:
+    namespace = namespace_for_cells()
+    run(compile_cell("x: int = 1"), namespace)
+    assert compile_cell("x = 1").flags == 0
+
+
+def test_annotations_gather_over_cells() -> None:
+    namespace = namespace_for_cells()
+    run(compile_cell("x: int = 1"), namespace)
+    run(compile_cell("y: str"), namespace)
+    if "__annotations__" in namespace:  # 3.14 makes them lazily, per module
+        assert namespace["__annotations__"] == {"x": int, "y": str}
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_an_opening_string_is_the_docstring_unless_it_is_all(blocking: bool) -> None:
+    namespace = namespace_for_cells()
+    assert run(compile_cell("'value'", blocking=blocking), namespace) == "value"
+    assert "__doc__" not in namespace
+    run(compile_cell("'doc'\nasync def f(): pass\nawait f()", blocking=blocking), namespace)
+    assert namespace["__doc__"] == "doc"
+
+
+# Bad input
+
+
+def error_of(source: Any) -> SyntaxError:
+    with pytest.raises(SyntaxError) as caught:
+        compile_cell(source)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "column", "text"),
+    [
+        ("x = 1\ny = = 2", 2, 5, "y = = 2"),
+        ("x = 1\nreturn x", 2, 1, "return x\n"),
+        ("x = 1\ndef f():\n    await x", 3, 5, "    await x\n"),
+        ("def f(x): global x", 1, 11, "def f(x): global x\n"),
+        ("x = 1\ny = 'a\0b'", 2, 7, "y = 'a\0b'"),
+        ("é = 'ü\ud800'", 1, 7, "é = 'ü\\ud800'"),
+        ("x = 1\n  y = 2", 2, 3, "  y = 2\n"),
+        ("  x = 1\n  y = 2", 1, 3, "  x = 1\n"),
+    ],
+)
+def test_a_syntax_error_says_where(source: str, line: int, column: int, text: str) -> None:
+    error = error_of(source)
+    assert (error.filename, error.lineno) == ("<cells_test cell 1>", line)
+    assert error.offset in (column, column - 1)  # of indentation, versions differ
+    assert (error.text or "").rstrip("\n") == text.rstrip("\n")
+    traceback.format_exception(error)
+
+
+def test_bad_text_is_named() -> None:
+    assert "null byte" in str(error_of("x = 1\0"))
+    assert "lone surrogate, '\\ud800'" in str(error_of("x = '\ud800'"))
+    assert isinstance(error_of("x\n  y"), IndentationError)
+
+
+@pytest.mark.parametrize(
+    "source", ["-" * 200_000 + "1", "x" + ".x" * 200_000, "+".join(["x"] * 200_000)]
+)
+def test_code_that_is_nested_too_deeply_is_a_syntax_error(source: str) -> None:
+    error = error_of(source)
+    assert "nested too deeply" in str(error)
+    assert error.filename == "<cells_test cell 1>"
+
+
+@pytest.mark.parametrize("depth", [900, 1500, 2500])
+def test_deep_code_that_python_compiles_is_compiled(depth: int) -> None:
+    deep = "+".join(["x"] * depth)
+    for source, value in [
+        (deep, depth),
+        (f"y = {deep}", None),
+        (f"y = 2; z = 3\n# é\n{deep}  # end", depth),
+        (f"y = {deep}\n\n(x +\n 'é'.count('é')) ;", 2),
+    ]:
+        assert run(compile_cell(source), {"x": 1}) == value
+    with pytest.raises(NameError) as caught:
+        run(compile_cell(f"y = 2\n{deep}"), {})
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].lineno == 2
+
+
+@pytest.mark.parametrize("source", [b"x = 1", None, ["x"]])
+def test_a_source_that_is_no_text_is_a_type_error(source: Any) -> None:
+    with pytest.raises(TypeError, match="must be a str"):
+        compile_cell(source)
+
+
+def test_a_failed_compile_leaves_nothing(compiler: CellCompiler) -> None:
+    with pytest.raises(SyntaxError):
+        compiler.compile("from __future__ import annotations\nreturn", number=1, blocking=True)
+    assert compiler.flags == 0
+
+
+def test_ten_megabytes_of_source_are_compiled_and_not_kept(compiler: CellCompiler) -> None:
+    class Text(str):
+        """A string that can be watched."""
+
+    source = Text("x = '" + "a" * 10_000_000 + "'\nlen(x)")
+    watch = weakref.ref(source)
+    cell = compiler.compile(source, number=1, blocking=False)
+    assert run(cell, namespace_for_cells()) == 10_000_000
+    del source, cell
+    gc.collect()
+    assert watch() is None
+
+
+def test_the_cache_is_bounded_by_count_and_by_size() -> None:
+    compiler = CellCompiler(SourceBook("cells_test"), cache_cells=3, cache_bytes=60)
+    first = compiler.compile("x = 1", number=1, blocking=False)
+    for number in range(3):
+        compiler.compile(f"y = {number}", number=number + 2, blocking=False)
+    assert compiler.compile("x = 1", number=9, blocking=False) is not first
+    long = compiler.compile("'" + "z" * 50 + "'", number=10, blocking=False)
+    assert compiler.compile("'" + "z" * 50 + "'", number=11, blocking=False) is long
+    compiler.clear()
+    assert compiler.compile("'" + "z" * 50 + "'", number=12, blocking=False) is not long
+
+
+# Warnings
+
+
+@pytest.mark.parametrize(
+    "source", ["x = 1\nx is 1\nasync def f(): pass\nawait f()", "await f('\\d')\nassert (x, 'y')"]
+)
+def test_a_compiler_warning_is_given_once_and_names_the_cell(
+    compiler: CellCompiler, source: str
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compiler.compile(source, number=1, blocking=True)
+        compiler.compile(source, number=2, blocking=False)
+    lines = [warning.lineno for warning in caught]
+    assert lines and len(lines) == len(set(lines))
+    assert {warning.filename for warning in caught} == {"<cells_test cell 1>"}
+
+
+def test_a_warning_that_is_an_error_is_a_syntax_error_of_the_cell() -> None:
+    error = error_of("x = 1\nx is 1")
+    assert (error.filename, error.lineno) == ("<cells_test cell 1>", 2)
+
+
+# Robustness
+
+
+def test_two_threads_may_compile_at_once() -> None:
+    compiler = CellCompiler(SourceBook("cells_test"), cache_cells=8)
+    failures: list[BaseException] = []
+
+    def work(salt: int) -> None:
+        try:
+            for number in range(2_000):
+                text = f"x = {(number * salt) % 23}"
+                assert compiler.compile(text, number=number, blocking=False).source == text
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(salt,)) for salt in (3, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not failures
+
+
+@given(st.text())
+def test_any_text_compiles_or_is_a_syntax_error(text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            cell = compile_cell(text)
+        except SyntaxError as error:
+            assert error.filename == "<cells_test cell 1>"
+            traceback.format_exception(error)
+        else:
+            assert cell.source == text
