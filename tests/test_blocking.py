@@ -1,17 +1,22 @@
 """The blocking form means what the async form means, down to the column of each error."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import asyncio
 import builtins
+import re
+import sys
 from collections.abc import Awaitable
 from types import CodeType
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from isthmus.blocking import blocking_names, lower
+from isthmus.blocking import ACM, AITER, AWAIT, blocking_names, lower
 
 FILENAME = "<blocking test>"
 
@@ -123,14 +128,14 @@ def outcome(source: str, blocking: bool) -> dict[str, Any]:
             drive(result)
     except BaseException as error:
         chain = [error.__cause__, error.__context__]
-        raised = (type(error), str(error), places(error), [repr(link) for link in chain])
-    bound = {name: repr(namespace[name]) for name in namespace if name not in before}
-    return {
-        "raised": raised,
-        "bound": {k: v for k, v in bound.items() if " at 0x" not in v},
-        "names": sorted(bound),
-        "log": [repr(x) for x in namespace["log"]],
-    }
+        raised = (type(error), shown(str(error)), places(error), shown(chain))
+    bound = {name: shown(namespace[name]) for name in namespace if name not in before}
+    return {"raised": raised, "bound": bound, "log": shown(namespace["log"])}
+
+
+def shown(value: object) -> str:
+    """Give the ``repr`` without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 RAISING = """
@@ -311,6 +316,186 @@ def snippets(text: str) -> list[str]:
             found.append(line)
         decorated = line.startswith("@")
     return found
+
+
+UNTOUCHED = """
+async def f(): return [await g() async for i in h()]
+def f(): return (i async for i in g())
+f = lambda: [await g() for i in h]
+class A:
+    async def f(self): await g()
+x = (await give(i) async for i in count(2))
+x = ([await give(j) async for j in count(i)] for i in range(2))
+"""
+
+
+@pytest.mark.parametrize("source", snippets(UNTOUCHED))
+def test_scopes_of_their_own_are_left_alone(source: str) -> None:
+    tree = ast.parse(source)
+    lower(tree)
+    outermost = {ast.dump(node) for node in ast.walk(ast.parse(source))}
+    hidden = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id.startswith("<")]
+    assert not hidden
+    assert ast.dump(tree) in outermost
+
+
+def test_the_outermost_iterable_of_a_generator_expression_is_lowered() -> None:
+    namespace = fresh_namespace()
+    exec(compile_form("x = list(i + 1 for i in await give([1, 2]))", True), namespace)
+    assert namespace["x"] == [2, 3]
+
+
+def test_a_definition_evaluates_its_parts_in_the_cell() -> None:
+    source = """
+@(await give(lambda f: f))
+def f(a=await give(1), *, b: await give(int) = await give(2)) -> await give(str): return a, b
+@(await give(lambda f: f))
+class A(await give(dict), metaclass=await give(type)): x = 1
+g = lambda a=await give(3): a
+"""
+    namespace = fresh_namespace()
+    exec(compile_form(source, True), namespace)
+    assert namespace["f"]() == (1, 2)
+    assert namespace["f"].__annotations__ == {"b": int, "return": str}
+    assert issubclass(namespace["A"], dict)
+    assert namespace["g"]() == 3
+
+
+def test_no_annotation_is_touched_where_it_is_kept_as_text() -> None:
+    tree = ast.parse("def f(a: [i async for i in x]): pass\nb: [i async for i in x] = await c")
+    lower(tree, __future__.annotations.compiler_flag)
+    text = ast.unparse(tree)
+    assert text.count("async for") == 2
+    assert "await" in text and "= await" not in text
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of 3.12")
+def test_definitions_with_type_parameters_are_lowered_outside_their_scope() -> None:
+    source = "@(await give(lambda f: f))\ndef f[T](a: T = await give(1)) -> T: return a"
+    namespace = fresh_namespace()
+    exec(compile_form(source, True), namespace)
+    assert namespace["f"]() == 1
+    exec(compile_form("type X = list[int]", True), namespace)
+
+
+def test_a_tree_deeper_than_the_stack_is_lowered() -> None:
+    tree = ast.parse("await x")
+    statement = tree.body[0]
+    assert isinstance(statement, ast.Expr)
+    for _ in range(50_000):
+        statement.value = ast.UnaryOp(ast.USub(), statement.value)
+    lower(tree)
+    node: ast.expr = statement.value
+    while isinstance(node, ast.UnaryOp):
+        below, node.operand = node.operand, ast.Constant(0)  # taken apart: deletion recurses
+        node = below
+    assert isinstance(node, ast.Call)
+
+
+def test_a_coroutine_that_somebody_else_awaits_is_refused_as_by_await() -> None:
+    namespace = fresh_namespace()
+    coroutine = namespace["give"]()
+    coroutine.send(None)
+    with pytest.raises(RuntimeError, match="coroutine is being awaited already"):
+        blocking_names(drive)[AWAIT](coroutine)
+    coroutine.close()
+
+
+def test_only_coroutines_reach_the_one_who_waits() -> None:
+    seen: list[str] = []
+
+    def run_sync(awaitable: Awaitable[Any]) -> Any:
+        seen.append(type(awaitable).__name__)
+        return drive(awaitable)
+
+    namespace = fresh_namespace()
+    names = blocking_names(run_sync)
+    assert sorted(names) == sorted([AWAIT, AITER, ACM])
+    names[AWAIT](namespace["Pause"]())
+    assert names[AWAIT](namespace["give"](5)) == 5
+    assert list(names[AITER](namespace["count"](2))) == [0, 1]
+    with names[ACM](namespace["Manager"]()):
+        pass
+    assert set(seen) == {"coroutine"}
+
+
+def test_a_stop_iteration_from_anext_does_not_end_the_loop_in_silence() -> None:
+    names = blocking_names(drive)
+    steps = fresh_namespace()
+    exec("source = Steps(give, lambda: throw(StopIteration(3)))", steps)
+    with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
+        list(names[AITER](steps["source"]))
+
+
+def test_special_methods_are_looked_up_on_the_type_and_may_be_descriptors() -> None:
+    source = """
+class Meta:
+    def __getattr__(self, name): raise ZeroDivisionError(name)
+    @staticmethod
+    async def __aenter__(): log.append("in")
+    @classmethod
+    async def __aexit__(cls, *a): log.append(cls.__name__)
+async with Meta() as x: pass
+"""
+    assert outcome(source, True) == outcome(source, False)
+
+
+# Generated cells: every async construct in every other, raising at random points.
+
+VALUES = st.sampled_from(
+    ["await give()", "1", "await fail()", "(1 / 0)", "await give(await give(2))", "await 3"]
+)
+ITERABLES = st.sampled_from(
+    ["count(2)", "count(1, ValueError(1))", "await give(count(2))", "5", "Steps(give, fail)"]
+)
+MANAGERS = st.sampled_from(
+    (
+        *("Manager()", "Manager(swallow=True)", "Manager(leave=KeyError(1))"),
+        *("await give(Manager())", "Manager(enter=ValueError(2))", "5"),
+    )
+)
+EXPRESSIONS = st.recursive(
+    VALUES,
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map(lambda p: f"({p[0]} + {p[1]})"),
+        st.tuples(inner, ITERABLES).map(lambda p: f"[{p[0]} async for i in {p[1]}]"),
+        st.tuples(inner, inner).map(lambda p: f"{{{p[0]} for i in [{p[1]}]}}"),
+        inner.map(lambda e: f"[i for i in range(2) if {e}]"),
+        inner.map(lambda e: f"list(i for i in [{e}])"),
+        inner.map(lambda e: f"(x := {e})"),
+        inner.map(lambda e: f"f'{{ {e} }}'"),
+        inner.map(lambda e: f"({e} if {e} else 2)"),
+    ),
+    max_leaves=4,
+)
+
+
+def block(*statements: str) -> str:
+    return "".join("    " + line + "\n" for s in statements for line in s.rstrip().split("\n"))
+
+
+STATEMENTS = st.recursive(
+    st.one_of(
+        EXPRESSIONS.map(lambda e: f"y = {e}\n"), EXPRESSIONS.map(lambda e: f"log.append({e})\n")
+    ),
+    lambda inner: st.one_of(
+        st.tuples(ITERABLES, inner).map(lambda p: f"async for a in {p[0]}:\n{block(p[1])}"),
+        st.tuples(MANAGERS, inner).map(lambda p: f"async with {p[0]} as b:\n{block(p[1])}"),
+        st.tuples(inner, inner).map(
+            lambda p: f"try:\n{block(p[0])}except ValueError as e:\n{block(p[1])}"
+        ),
+        st.tuples(inner, inner).map(lambda p: f"try:\n{block(p[0])}finally:\n{block(p[1])}"),
+        st.tuples(EXPRESSIONS, inner).map(lambda p: f"if {p[0]}:\n{block(p[1])}"),
+        st.tuples(inner, inner).map("".join),
+    ),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(STATEMENTS)
+def test_generated_cells_have_the_same_outcome_in_both_forms(source: str) -> None:
+    assert outcome(source, blocking=True) == outcome(source, blocking=False)
 
 
 @pytest.mark.parametrize("source", snippets(RAISING))

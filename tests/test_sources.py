@@ -35,9 +35,7 @@ class Running:
 
     def run(self, source: str, filename: str | None = None) -> Any:
         self.number += 1
-        cell = self.compiler.compile(
-            source, number=self.number, blocking=False, filename=filename
-        )
+        cell = self.compiler.compile(source, number=self.number, blocking=False, filename=filename)
         if cell.body:
             exec(cell.body, self.module.__dict__)
         return eval(cell.last, self.module.__dict__) if cell.last else None

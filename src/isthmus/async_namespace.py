@@ -118,6 +118,19 @@ class AsyncNamespaceManager(NamespaceManager):
         """The home of the cells, if there is one yet."""
         return self._home
 
+    def home_of(self, loop: asyncio.AbstractEventLoop) -> Home | None:
+        """The home, for code that runs in *loop*; None when the home loop is another one.
+
+        Raises:
+            SessionClosedError: The namespace is closed.
+        """
+        home = self._home
+        if home is not None and home.loop is loop and not home.closed:
+            return home
+        if self._loop is None or self._loop is loop or self._loop.is_closed():
+            return self.home()
+        return None
+
     def home(self) -> Home:
         """The home of the cells, made at its first use.
 

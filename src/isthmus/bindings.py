@@ -14,7 +14,8 @@ from types import CodeType
 from typing import NamedTuple
 
 _OPMAP = opcode.opmap
-_STORE = (_OPMAP["STORE_NAME"], _OPMAP["STORE_GLOBAL"])
+_STORE_NAME = _OPMAP["STORE_NAME"]
+_STORE = (_STORE_NAME, _OPMAP["STORE_GLOBAL"])
 _DELETE = (_OPMAP["DELETE_NAME"], _OPMAP["DELETE_GLOBAL"])
 _GLOBAL = (_OPMAP["STORE_GLOBAL"], _OPMAP["DELETE_GLOBAL"])
 _ANNOTATIONS = _OPMAP["SETUP_ANNOTATIONS"]
@@ -87,7 +88,11 @@ def scan(*codes: CodeType) -> Bindings:
         exact = exact and DYNAMIC_NAMES.isdisjoint(names)
         nested += [constant for constant in code.co_consts if type(constant) is CodeType]
         for match in _AT_TOP.finditer(operations):
-            exact = _note(raw, names, match.start(), bound, deleted) and exact
+            index = match.start()
+            if raw[2 * index] == _STORE_NAME and raw[2 * index - 2] != _EXTENDED_ARG:
+                bound.add(names[raw[2 * index + 1]])  # nearly all there is, without a call
+            else:
+                exact = _note(raw, names, index, bound, deleted) and exact
     if nested:
         inner = _scan_nested(nested, bound, deleted)
         exact, defines_global = exact and inner.exact, inner.defines_global

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.cells import CompiledCell
 from isthmus.errors import CellInterrupted
-from isthmus.events import Context, Status
+from isthmus.events import CellResult, Context, Status, StreamName
 from isthmus.jobs import Job
-from isthmus.output import CellOutput
+from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput, Forward
 from isthmus.portal import run_sync
 from isthmus.tracebacks import trim
 
@@ -32,63 +32,41 @@ class CellObserver(Protocol):
     def cell_ended(self, run: CellRun) -> None:
         """The code has run, with its outcome in *run*."""
 
+    def output_of(self, run: CellRun) -> tuple[Forward | None, int]:
+        """Where its text goes, and how much of it to keep."""
 
-class CellRun:
-    """A cell on its way from compiled code to an outcome.
+
+class CellRun(Job):
+    """A cell on its way from compiled code to an outcome: a job that runs code in a namespace.
 
     Attributes:
+        cell: The compiled code.
         value: What the last expression gave, or ``__result__``.
         error: What ended the code, or None.
+        evaluated: The code has run, and the outcome is complete.
         deadline: When it is told to stop, on the clock of ``time.perf_counter``; None for never.
-        job: The run as the contexts see it; set by who starts it.
+        adopted: Names whose coroutines became tasks at its end.
+        duration: Seconds from the start of the code to its outcome.
+        title: A label for events.
     """
 
-    __slots__ = (
-        "adopted",
-        "cell",
-        "context",
-        "deadline",
-        "duration",
-        "error",
-        "evaluated",
-        "exact",
-        "job",
-        "manager",
-        "number",
-        "observer",
-        "output",
-        "started",
-        "title",
-        "value",
-    )
+    observer: CellObserver | None = None
+    title = ""
+    value: Any = None
+    error: BaseException | None = None
+    evaluated = False
+    deadline: float | None = None
+    adopted: tuple[str, ...] = ()
+    started = 0.0
+    duration = 0.0
+    _output: CellOutput | None = None
 
     def __init__(
-        self,
-        manager: AsyncNamespaceManager,
-        cell: CompiledCell,
-        *,
-        number: int,
-        context: Context,
-        observer: CellObserver | None = None,
-        output: CellOutput | None = None,
-        title: str = "",
+        self, manager: AsyncNamespaceManager, cell: CompiledCell, number: int, context: Context
     ) -> None:
+        super().__init__(number, context, awaits=cell.awaits)
         self.manager = manager
         self.cell = cell
-        self.number = number
-        self.context = context
-        self.observer = observer
-        self.output = output
-        self.title = title
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.deadline: float | None = None
-        self.evaluated = False
-        self.exact = cell.exact and not (cell.calls and manager.binds_invisibly)
-        self.adopted: tuple[str, ...] = ()
-        self.started = 0.0
-        self.duration = 0.0
-        self.job: Job | None = None
 
     def evaluate(self) -> None:
         """Run the code and keep its outcome. Never raises. Called in the cell's context."""
@@ -97,12 +75,11 @@ class CellRun:
             if self.observer is not None:
                 self.observer.cell_started(self)
             self.value = self._run_code()
-            if self.job is not None and self.job.children:
-                self._wait_for_children(self.job)
+            while self.children:  # cells that the code has started and that still run
+                run_sync(asyncio.wait([child.done for child in self.children]))
         except BaseException as error:  # a boundary: whatever the cell raises is its outcome
             self.error = error
-        if self.job is not None:
-            self.job.leave_code()
+        self.leave_code()
         try:
             self._finish()
         except BaseException as error:  # a boundary: __del__ or __repr__ of the cell's objects
@@ -131,10 +108,71 @@ class CellRun:
             return run_sync(value) if cell.last_is_coroutine else value
         return mapping.get("__result__") if "__result__" in cell.bound else None
 
-    def _wait_for_children(self, job: Job) -> None:
-        """Wait for cells that this one has started and that still run."""
-        while job.children:
-            run_sync(asyncio.wait([child.done for child in job.children]))
+    # -- output ------------------------------------------------------------------------------
+
+    @property
+    def output(self) -> CellOutput:
+        """What the code prints; made when it is first needed, since most cells print nothing."""
+        output = self._output
+        if output is None:
+            forward, limit = None, DEFAULT_OUTPUT_LIMIT
+            if self.observer is not None:
+                forward, limit = self.observer.output_of(self)
+            # One step: two threads of the cell that print first at once get the same one.
+            output = self.__dict__.setdefault("_output", CellOutput(forward, limit))
+        return output
+
+    def write(self, stream: StreamName, text: str) -> None:
+        """Take *text* that the code prints. Threads: any."""
+        self.output.write(stream, text)
+
+    def flush(self, stream: StreamName) -> None:
+        """Pass on an incomplete line. Threads: any."""
+        if self._output is not None:
+            self._output.flush(stream)
+
+    def flush_all(self) -> None:
+        """Pass on what is left of both streams."""
+        if self._output is not None:
+            self._output.flush_all()
+
+    # -- outcome -----------------------------------------------------------------------------
+
+    @property
+    def exact(self) -> bool:
+        """Whether the names bound and deleted are known from the code, which ran to its end."""
+        cell = self.cell
+        hidden = cell.calls and self.manager.binds_invisibly
+        return cell.exact and not hidden and self.error is None
+
+    def unwrap(self) -> Any:
+        """The value, or raise what ended the code; the run then holds neither."""
+        if self.error is not None:
+            return self.result().unwrap()
+        value, self.value = self.value, None
+        return value
+
+    def result(self) -> CellResult:
+        """The result, as far as it has got; the run then holds neither value nor error."""
+        output = self._output
+        result = CellResult(
+            cell=self.number,
+            context=self.context,
+            filename=self.cell.filename,
+            status=self.status,
+            value=self.value,
+            error=self.error,
+            stdout=output.text("stdout") if output is not None else "",
+            stderr=output.text("stderr") if output is not None else "",
+            bound=self.names_bound(),
+            deleted=self.names_deleted(),
+            exact=self.exact,
+            adopted=self.adopted,
+            duration=self.duration,
+            stopped=not self.abandoned,
+        )
+        self.value = self.error = None
+        return result
 
     @property
     def status(self) -> Status:

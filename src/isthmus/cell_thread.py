@@ -216,9 +216,10 @@ class CellThread:
     def _take(self, job: Job) -> bool:
         """Make *job* the current one, unless the thread is retired. The thread's own call."""
         with self._claim:
-            if not self._retired:
-                self.current = job
-            return not self._retired
+            if self._retired:
+                return False
+            self.current = self._armed = job
+            return True
 
     def join(self, timeout: float) -> bool:
         """Wait up to *timeout* seconds for the thread to end; whether it has. Not on the loop."""
@@ -262,12 +263,11 @@ class CellThread:
         if job.snapshot is not None:
             self.thread_side.reflect(job.snapshot)
             job.snapshot = None
-        self._arm(job)
         if job.awaits:
             with running_loop_of_thread(self.loop, job.task):
-                job.function()
+                job.evaluate()
         else:
-            job.function()
+            job.evaluate()
         self.current = None
         current_job.set(None)
         self._say_ended(job)
@@ -275,6 +275,7 @@ class CellThread:
     def _run_nested(self, job: Job) -> None:
         """Run *job* below the current one, in a copy of the context variables."""
         outer, self.current = self.current, job
+        self._arm(job)
         contextvars.copy_context().run(self._run, job)
         self.current = outer
 

@@ -17,6 +17,7 @@ import __future__
 
 import ast
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,26 @@ class CompiledCell:
     class_line: int = field(default=0, repr=False)
     lowered: CompiledCell | None = field(default=None, repr=False)
 
+    @classmethod
+    def empty(cls, source: str, filename: str) -> CompiledCell:
+        """Give the cell of a *source* that does not compile: it does nothing."""
+        return cls(
+            source=source,
+            filename=filename,
+            body=None,
+            last=None,
+            body_is_coroutine=False,
+            last_is_coroutine=False,
+            awaits=False,
+            blocking=False,
+            bound=(),
+            deleted=(),
+            exact=True,
+            defines_global=False,
+            calls=False,
+            flags=0,
+        )
+
     def codes(self) -> list[CodeType]:
         """List the code objects that there are, of the blocking form too."""
         codes = [self.body, self.last]
@@ -109,6 +130,7 @@ class CellCompiler:
         self._cache_bytes = cache_bytes
         self._bytes = 0
         self._cells: dict[_Key, CompiledCell] = {}
+        self._order: deque[_Key] = deque()  # oldest first
 
     def compile(
         self, source: str, *, number: int, blocking: bool, filename: str | None = None
@@ -124,6 +146,8 @@ class CellCompiler:
                 changed.
             TypeError: *source* is not a string.
         """
+        if not isinstance(source, str):
+            raise TypeError(f"a cell's source must be a str, not {type(source).__name__}")
         cell = self._cells.get((source, self.flags, filename))
         if cell is None:
             cell = self._compile_new(source, number, filename, blocking)
@@ -134,8 +158,8 @@ class CellCompiler:
 
     def clear(self) -> None:
         """Forget every cell. What still runs keeps its source."""
-        for key in list(self._cells):
-            self._evict(key)
+        while self._order:
+            self._evict_oldest()
 
     def _compile_new(
         self, source: str, number: int, filename: str | None, blocking: bool
@@ -155,7 +179,7 @@ class CellCompiler:
             last_awaits,
             body_awaits or last_awaits,
             False,
-            *scan(*(code for code in (body, last) if code is not None)),
+            *scan(*[code for code in (body, last) if code is not None]),
             _flags_after(self.flags, body),
             class_line,
         )
@@ -182,18 +206,28 @@ class CellCompiler:
         return cell.lowered
 
     def _keep(self, key: _Key, cell: CompiledCell) -> None:
-        """Put *cell* into the cache, and the oldest out as long as it is too full."""
-        if key in self._cells:  # another thread was quicker
-            self._evict(key)
-        self._cells[key] = cell
-        self._bytes += len(cell.source)
-        while self._bytes > self._cache_bytes or len(self._cells) > self._cache_cells:
-            self._evict(next(iter(self._cells)))
+        """Put *cell* into the cache, and the oldest out as long as it is too full.
 
-    def _evict(self, key: _Key) -> None:
+        Each step is one operation on a dict or deque, so that two threads may be in here at once.
+        """
+        size = len(cell.source)
+        # Too long to be kept; or else another thread was quicker with the same text.
+        if size > self._cache_bytes or self._cells.setdefault(key, cell) is not cell:
+            self._sources.release(cell.filename, innermost(cell.codes()))
+            return
+        self._bytes += size
+        self._order.append(key)
+        while self._order and self._is_too_full():
+            self._evict_oldest()
+
+    def _is_too_full(self) -> bool:
+        return self._bytes > self._cache_bytes or len(self._cells) > self._cache_cells
+
+    def _evict_oldest(self) -> None:
         """Forget one cell. Its text goes with it, unless some of its code lives on."""
-        cell = self._cells.pop(key)
-        self._bytes -= len(cell.source)
+        cell = self._cells.pop(self._order.popleft())
+        size = len(cell.source)
+        self._bytes -= size
         name, leaves = cell.filename, innermost(cell.codes())
         del cell
         self._sources.release(name, leaves)
@@ -310,9 +344,7 @@ def _line(node: ast.ClassDef, first: int) -> ast.stmt:
 
 
 def _check_text(source: str, filename: str) -> None:
-    """Refuse what is no text: Python's own errors for it name no file, or are no SyntaxError."""
-    if not isinstance(source, str):
-        raise TypeError(f"the source of a cell must be a str, not {type(source).__name__}")
+    """Refuse text that no code has: Python's own errors name no file, or are no SyntaxError."""
     if "\0" in source:
         _refuse(source, filename, source.index("\0"), "a null byte; is this a binary file?")
     if not source.isascii():

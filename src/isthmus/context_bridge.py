@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from isthmus.async_namespace import AsyncNamespaceManager, running_loop
-from isthmus.cell_run import CellObserver, CellRun
+from isthmus.async_namespace import AsyncNamespaceManager
+from isthmus.cell_run import CellRun
 from isthmus.errors import LoopError
-from isthmus.events import CellResult, Context
+from isthmus.events import Context
 from isthmus.home import Home
 from isthmus.interrupts import main_thread_interrupts
 from isthmus.jobs import Job, current_job
-from isthmus.output import CellOutput
 
 RequestedContext = Context | Literal["auto"]
+
+CONTEXTS = frozenset({"async", "thread", "sync"})
 
 GRACE_SECONDS = 0.05
 """How long a cell may take to end after it was told that its time is over."""
@@ -63,7 +64,7 @@ class ExecutionContextBridge:
     async def _execute(self, code: str, context: Context) -> Any:
         run = self.prepare(code, context, number=self.manager.next_cell_number())
         await self.run(run)
-        return result_of(run).unwrap()
+        return run.unwrap()
 
     @property
     def context_stack(self) -> tuple[Context, ...]:
@@ -82,9 +83,6 @@ class ExecutionContextBridge:
         *,
         number: int,
         filename: str | None = None,
-        title: str = "",
-        observer: CellObserver | None = None,
-        output: CellOutput | None = None,
     ) -> CellRun:
         """Compile *code* for *context*; ``"auto"`` means async when it awaits, else thread.
 
@@ -93,24 +91,14 @@ class ExecutionContextBridge:
             TypeError: *code* is not a ``str``.
             ValueError: *context* is none.
         """
-        manager = self.manager
+        compiler = self.manager.compiler
         if context == "auto":
-            probe = manager.compiler.compile(code, number=number, blocking=False, filename=filename)
+            probe = compiler.compile(code, number=number, blocking=False, filename=filename)
             context = "async" if probe.awaits else "thread"
-        elif context not in ("async", "thread", "sync"):
+        elif context not in CONTEXTS:
             raise ValueError(f"a context is 'async', 'thread', 'sync' or 'auto', not {context!r}")
-        cell = manager.compiler.compile(
-            code, number=number, blocking=context != "async", filename=filename
-        )
-        return CellRun(
-            manager,
-            cell,
-            number=number,
-            context=context,
-            observer=observer,
-            output=output,
-            title=title,
-        )
+        cell = compiler.compile(code, number=number, blocking=context != "async", filename=filename)
+        return CellRun(self.manager, cell, number, context)
 
     async def run(
         self, run: CellRun, *, timeout: float | None = None, concurrent: bool = False
@@ -124,78 +112,71 @@ class ExecutionContextBridge:
         Raises:
             SessionClosedError: The namespace is closed, or was before its turn came.
             LoopError: No loop runs here, or the home loop does not run.
-        """
-        home_loop = self.manager.loop
-        here = running_loop()
-        if home_loop is None or here is home_loop or home_loop.is_closed():
-            await self._run_here(run, timeout, concurrent)
-        elif not home_loop.is_running():
-            raise LoopError(f"the loop of namespace {self.manager.name!r} does not run: {home_loop!r}")
-        else:
-            work = self._run_here(run, timeout, concurrent)
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home_loop))
 
-    async def _run_here(self, run: CellRun, timeout: float | None, concurrent: bool) -> None:
-        home = self.manager.home()
-        loop = home.loop
-        job = run.job = Job(
-            home,
-            run.number,
-            run.context,
-            run.evaluate,
-            awaits=run.cell.awaits,
-            done=loop.create_future(),
-        )
-        job.output = run.output
-        with self._deadline(home, run, timeout) if timeout is not None else nullcontext():
-            await self._start(home, job, concurrent)
+        Cancel: cancels the cell, waits for its end, then goes on.
+        """
+        home = self.manager.home_of(asyncio.get_running_loop())
+        if home is None:
+            await self._run_elsewhere(run, timeout, concurrent)
+            return
+        run.owner = home
+        run.done = home.loop.create_future()
+        if timeout is not None:
+            with self._deadline(home, run, timeout):
+                await self._run_here(home, run, concurrent)
+        else:
+            await self._run_here(home, run, concurrent)
         if not run.evaluated:
-            self._explain(run, home)
+            what = "is still running" if run.abandoned else "was stopped before it started"
+            run.error = asyncio.CancelledError(f"cell {run.number} {what}")
+
+    async def _run_elsewhere(
+        self, run: CellRun, timeout: float | None, concurrent: bool
+    ) -> None:
+        """Run *run* from another loop than the home loop."""
+        loop = self.manager.loop
+        if loop is None or not loop.is_running():
+            raise LoopError(f"the loop of namespace {self.manager.name!r} does not run: {loop!r}")
+        work = self.run(run, timeout=timeout, concurrent=concurrent)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+    async def _run_here(self, home: Home, run: CellRun, concurrent: bool) -> None:
+        """Start *run* in its way and wait for its end."""
+        parent = current_job.get()
+        if concurrent:
+            home.start_concurrent(run)
+        elif parent is not None and parent.owner is home and parent.state == "running":
+            await home.run_nested(run, parent)
+            return
+        else:
+            home.enqueue(run)
+        try:
+            await run.done
+        except asyncio.CancelledError:
+            if home.stop(run):
+                run.done = home.loop.create_future()
+                await run.done
+            raise
 
     @contextmanager
     def _deadline(self, home: Home, run: CellRun, timeout: float) -> Iterator[None]:
         """Stop *run* after *timeout* seconds: by the loop, or by a signal when the loop is hogged."""
-        job = run.job
-        assert job is not None
         run.deadline = time.perf_counter() + timeout
         alarm = home.loop.call_later(max(timeout, 0), self._expire, home, run)
-        watched = home.on_main_thread and job.context != "thread"
+        watched = home.on_main_thread and run.context != "thread"
         if watched:
-            main_thread_interrupts.watch(job, max(timeout, 0))
+            main_thread_interrupts.watch(run, max(timeout, 0))
         try:
             yield
         finally:
             alarm.cancel()
             if watched:
-                main_thread_interrupts.forget(job)
-
-    async def _start(self, home: Home, job: Job, concurrent: bool) -> None:
-        """Start *job* in its way and wait for its end."""
-        parent = current_job.get()
-        if concurrent:
-            home.start_concurrent(job)
-        elif parent is not None and parent.owner is home and parent.state == "running":
-            await home.run_nested(job, parent)
-            return
-        else:
-            home.enqueue(job)
-        await self._wait_for(home, job)
-
-    async def _wait_for(self, home: Home, job: Job) -> None:
-        """Wait until *job* has ended; when the caller is cancelled, cancel it and wait all the same."""
-        try:
-            await job.done
-        except asyncio.CancelledError:
-            if home.cancel(job):
-                job.done = home.loop.create_future()
-                await job.done
-            raise
+                main_thread_interrupts.forget(run)
 
     def _expire(self, home: Home, run: CellRun) -> None:
         """The time of *run* is over: tell it, and give up on it soon."""
-        job = run.job
-        if job is not None and home.stop(job):
-            home.loop.call_later(GRACE_SECONDS, self._give_up, home, job)
+        if home.stop(run):
+            home.loop.call_later(GRACE_SECONDS, self._give_up, home, run)
 
     def _give_up(self, home: Home, job: Job) -> None:
         """The code has not ended after it was told to: return control without it."""
@@ -216,29 +197,3 @@ class ExecutionContextBridge:
                 main_thread_interrupts.watch(job)
             home.loop.call_soon_threadsafe(home.stop, job)
         return bool(jobs)
-
-    def _explain(self, run: CellRun, home: Home) -> None:
-        """Say why a run has an end but no outcome: it was stopped before, or gives none."""
-        what = "is still running" if run.job is not None and run.job.abandoned else "never started"
-        run.error = asyncio.CancelledError(f"cell {run.number} {what}")
-
-
-def result_of(run: CellRun) -> CellResult:
-    """The result of *run*, as far as it has got."""
-    output = run.output
-    return CellResult(
-        cell=run.number,
-        context=run.context,
-        filename=run.cell.filename,
-        status=run.status,
-        value=run.value,
-        error=run.error,
-        stdout=output.text("stdout") if output is not None else "",
-        stderr=output.text("stderr") if output is not None else "",
-        bound=run.names_bound(),
-        deleted=run.names_deleted(),
-        exact=run.exact and run.error is None,
-        adopted=run.adopted,
-        duration=run.duration,
-        stopped=not (run.job is not None and run.job.abandoned),
-    )

@@ -9,12 +9,12 @@ from typing import Any
 
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.cell_run import CellRun
-from isthmus.context_bridge import ExecutionContextBridge, RequestedContext, result_of
+from isthmus.cells import CompiledCell
+from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
 from isthmus.events import (
     CellFinished,
     CellResult,
     CellStarted,
-    Context,
     CoroutineAdopted,
     CoroutineSettled,
     NamespaceUpdated,
@@ -22,7 +22,7 @@ from isthmus.events import (
     StreamName,
 )
 from isthmus.namespace_sync import NamespaceSynchronizer
-from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput
+from isthmus.output import DEFAULT_OUTPUT_LIMIT, Forward
 from isthmus.tracebacks import format_error, safe_repr, safe_str, trim
 from isthmus.transport import Emitter, Transport
 
@@ -75,15 +75,15 @@ class AsyncExecutor:
 
         Cancel: cancels the cell and waits for its end.
         """
-        return (await self.run(code, timeout=timeout)).unwrap()
+        return (await self._run(code, "async", timeout)).unwrap()
 
     async def execute_in_thread(self, code: str, *, timeout: float | None = None) -> Any:
         """Run *code* in the home thread. For the rest see :meth:`execute`."""
-        return (await self.run(code, context="thread", timeout=timeout)).unwrap()
+        return (await self._run(code, "thread", timeout)).unwrap()
 
     async def execute_sync_in_async(self, code: str, *, timeout: float | None = None) -> Any:
         """Run *code* as sync code on the loop's thread. For the rest see :meth:`execute`."""
-        return (await self.run(code, context="sync", timeout=timeout)).unwrap()
+        return (await self._run(code, "sync", timeout)).unwrap()
 
     async def run(
         self,
@@ -111,24 +111,31 @@ class AsyncExecutor:
 
         Cancel: cancels the cell and waits for its end.
         """
+        run = await self._run(code, context, timeout, concurrent, filename, title)
+        return run.result()
+
+    async def _run(
+        self,
+        code: str,
+        context: RequestedContext,
+        timeout: float | None,
+        concurrent: bool = False,
+        filename: str | None = None,
+        title: str = "",
+    ) -> CellRun:
+        """Run *code* to its outcome; one that does not compile has its outcome at once."""
         number = self.namespace.next_cell_number()
-        forward = _Forward(self, number) if self.emitter.active else None
         try:
-            run = self.bridge.prepare(
-                code,
-                context,
-                number=number,
-                filename=filename,
-                title=title,
-                observer=self,
-                output=CellOutput(forward, self.output_limit),
-            )
+            run = self.bridge.prepare(code, context, number=number, filename=filename)
         except SyntaxError as error:
             return self._not_compiled(number, code, context, error, title)
+        run.observer = self
+        if title:
+            run.title = title
         await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
         if not run.evaluated and self.emitter.active:
             self._emit_finished(run)
-        return result_of(run)
+        return run
 
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop the cell with this number, or all that run; whether there was something to stop.
@@ -139,28 +146,17 @@ class AsyncExecutor:
 
     def _not_compiled(
         self, number: int, code: str, context: RequestedContext, error: SyntaxError, title: str
-    ) -> CellResult:
-        """The result of a cell that does not compile; it has its two events all the same."""
-        trim(error)
-        where: Context = "async" if context == "auto" else context
-        filename = error.filename or ""
-        result = CellResult(number, where, filename, status="error", error=error)
+    ) -> CellRun:
+        """The run of a cell that does not compile: it has its events all the same."""
+        cell = CompiledCell.empty(code, error.filename or "")
+        run = CellRun(self.namespace, cell, number, "async" if context == "auto" else context)
+        run.title = title
+        run.error = trim(error)
+        run.evaluated = True
         if self.emitter.active:
-            self.emitter.emit(
-                CellStarted(self.session_id, number, where, filename, code, title)
-            )
-            self.emitter.emit(
-                CellFinished(
-                    self.session_id,
-                    number,
-                    "error",
-                    0.0,
-                    error=type(error).__name__,
-                    message=safe_str(error),
-                    traceback=format_error(error),
-                )
-            )
-        return result
+            self.cell_started(run)
+            self._emit_finished(run)
+        return run
 
     # -- what a run tells, in the cell's own context ---------------------------------------------
 
@@ -180,19 +176,23 @@ class AsyncExecutor:
 
     def cell_ended(self, run: CellRun) -> None:
         """Synchronise the namespace after *run*, and tell the transport its outcome."""
-        if run.job is not None and run.job.abandoned:
+        if run.abandoned:
             return
         run.adopted = self.synchronizer.sync_after_execution(
             run.context, run.cell.bound, run.value
         )
-        if run.adopted and run.value is not None and "_" in run.adopted:
+        if "_" in run.adopted and run.value is not None:
             run.value = self.namespace.namespace["_"]
         if self.emitter.active:
             self._emit_finished(run)
 
+    def output_of(self, run: CellRun) -> tuple[Forward | None, int]:
+        """Send what *run* prints on as events, if anybody listens."""
+        forward = _Forward(self, run.number) if self.emitter.active else None
+        return forward, self.output_limit
+
     def _emit_finished(self, run: CellRun) -> None:
-        if run.output is not None:
-            run.output.flush_all()
+        run.flush_all()
         for name in run.adopted:
             self.emitter.emit(CoroutineAdopted(self.session_id, run.number, name))
         error = run.error
@@ -208,9 +208,9 @@ class AsyncExecutor:
                 traceback=None if error is None else format_error(error),
                 bound=run.names_bound(),
                 deleted=run.names_deleted(),
-                exact=run.exact and error is None,
+                exact=run.exact,
                 adopted=run.adopted,
-                stopped=not (run.job is not None and run.job.abandoned),
+                stopped=not run.abandoned,
             )
         )
 

@@ -28,24 +28,6 @@ from isthmus.mailbox import Mailbox
 from isthmus.portal import in_portal
 
 
-class _Turn:
-    """An ordered loop job, as the home task gets it."""
-
-    __slots__ = ("home", "job")
-
-    def __init__(self, home: Home, job: Job) -> None:
-        self.home = home
-        self.job = job
-
-    async def perform(self) -> None:
-        """Run the job in the home task's portal."""
-        job = self.job
-        current_job.set(job)
-        await in_portal(job.function)
-        await settle_here(job)
-        self.home.ended(job)
-
-
 class Home:
     """Where the jobs of one session run, on one event loop.
 
@@ -110,8 +92,13 @@ class Home:
     def enqueue(self, job: Job) -> None:
         """Run *job* when its turn comes."""
         self._check_open()
-        self.queue.append(job)
-        self._take_turns()
+        if self.queue or self.running is not None or self.in_thread:
+            self.queue.append(job)
+            self._take_turns()
+        elif job.context == "thread":
+            self._start_in_thread(job)
+        else:
+            self._start_on_loop(job)
 
     def _take_turns(self) -> None:
         """Start what may start: thread jobs in a row, or one loop job when all else has ended."""
@@ -126,12 +113,12 @@ class Home:
     def _start_on_loop(self, job: Job) -> None:
         self.running = job
         job.state = "running"
-        job.task = self.task_of_cells()
-        job.task.mailbox.put(_Turn(self, job))
+        task = job.task = self._task or self.task_of_cells()
+        task.mailbox.put(job)
 
     def _start_in_thread(self, job: Job) -> None:
-        job.task = self.task_of_cells()
-        job.mailbox = job.task.mailbox
+        task = job.task = self._task or self.task_of_cells()
+        job.mailbox = task.mailbox
         if not self.in_thread:  # else the thread is ahead of the loop, and has newer values
             job.snapshot = self.context.copy()
         job.state = "running"
@@ -142,7 +129,7 @@ class Home:
         """Run *job* at once, in the caller's task; in the thread when it is a thread job."""
         self._check_open()
         job.parent = parent
-        parent.children.append(job)
+        parent.children = (*parent.children, job)
         job.task = asyncio.current_task()
         self.aside.add(job)
         job.state = "running"
@@ -151,7 +138,7 @@ class Home:
                 await self._serve(job, self._thread_of_cells())
             else:
                 token = current_job.set(job)
-                await in_portal(job.function)
+                await in_portal(job.evaluate)
                 current_job.reset(token)
             if job.cancels:
                 await take_back(job.cancels)
@@ -178,7 +165,7 @@ class Home:
                 await self._serve_in_own_thread(job)
             else:
                 current_job.set(job)
-                await in_portal(job.function)
+                await in_portal(job.evaluate)
         finally:
             self.ended(job)
 
@@ -224,7 +211,7 @@ class Home:
             if job.mailbox is not None:
                 job.mailbox.put(None)
             return
-        if self._thread is not None:
+        if self._thread is not None and self._thread.loop_side.differs(snapshot):
             self.context.run(self._thread.loop_side.reflect, snapshot)
         self.in_thread.popleft()
         if job.cancels:  # given to the home task, which may not have noticed yet
@@ -239,8 +226,8 @@ class Home:
         if self.running is job:
             self.running = None
         self.aside.discard(job)
-        if job.parent is not None and job in job.parent.children:
-            job.parent.children.remove(job)
+        if job.parent is not None:
+            job.parent.children = tuple(it for it in job.parent.children if it is not job)
         job.end()
         if self.queue:
             self._take_turns()
@@ -375,13 +362,6 @@ def _ancestry(job: Job | None) -> Iterator[Job]:
         job = job.parent
 
 
-async def settle_here(job: Job) -> None:
-    """Settle the cancellations of *job* in the home task that runs this."""
-    task = asyncio.current_task()
-    assert isinstance(task, HomeTask)
-    await task.settle(job)
-
-
 class _Settlement:
     """The end of a thread job whose cancellation the home task may still have to notice."""
 
@@ -393,7 +373,9 @@ class _Settlement:
 
     async def perform(self) -> None:
         """Take the cancellation back and end the job."""
-        await settle_here(self.job)
+        task = self.job.task
+        assert isinstance(task, HomeTask)
+        await task.settle(self.job)
         self.home.ended(self.job)
 
 

@@ -26,8 +26,9 @@ from contextvars import Context
 from types import FrameType
 from typing import Any
 
-from isthmus.jobs import Job
+from isthmus.jobs import Job, current_job
 from isthmus.mailbox import Mailbox
+from isthmus.portal import in_portal
 
 
 async def absorb_cancellation() -> None:
@@ -53,6 +54,15 @@ def _made_by_scope(caller: FrameType) -> bool:
     return hasattr(kind, "__exit__") or hasattr(kind, "__aexit__")
 
 
+async def perform(job: Job, task: HomeTask) -> None:
+    """Run an ordered loop job in the home task's portal."""
+    current_job.set(job)
+    await in_portal(job.evaluate, task)
+    if job.cancels or task.stray_cancels or task._must_cancel:  # type: ignore[attr-defined]
+        await task.settle(job)
+    job.owner.ended(job)
+
+
 class HomeTask(asyncio.Task[None]):
     """The task itself. Made directly, so that no task factory of the host has a say in it."""
 
@@ -66,7 +76,7 @@ class HomeTask(asyncio.Task[None]):
     ) -> None:
         self.mailbox = Mailbox(loop)
         self.shutting_down = False
-        self._stray_cancels = 0
+        self.stray_cancels = 0
         super().__init__(_read(self.mailbox, ended), loop=loop, name=name, context=context)
         self._log_destroy_pending = False  # a session dropped without close() says so itself
 
@@ -75,15 +85,14 @@ class HomeTask(asyncio.Task[None]):
         if not self.get_loop().is_running():
             self.shutting_down = True
         elif not _made_by_scope(sys._getframe(1)):
-            self._stray_cancels += 1
+            self.stray_cancels += 1
         return super().cancel(msg)
 
     async def settle(self, job: Job) -> None:
         """After *job*, in the task itself: take back the cancellations that were meant for it."""
-        count = job.cancels + self._stray_cancels
-        if count or self._must_cancel:  # type: ignore[attr-defined]
-            job.cancels = self._stray_cancels = 0
-            await take_back(count)
+        count = job.cancels + self.stray_cancels
+        job.cancels = self.stray_cancels = 0
+        await take_back(count)
 
 
 async def _read(mailbox: Mailbox, ended: Callable[[HomeTask], None]) -> None:
@@ -92,8 +101,12 @@ async def _read(mailbox: Mailbox, ended: Callable[[HomeTask], None]) -> None:
     assert isinstance(task, HomeTask)
     try:
         while not task.shutting_down and (item := await mailbox.get()) is not None:
-            mailbox.redeliver()
-            await item.perform()
+            if mailbox.pending is not None:
+                mailbox.redeliver()
+            if isinstance(item, Job):
+                await perform(item, task)
+            else:
+                await item.perform()
             item = None
     except asyncio.CancelledError:
         pass  # the loop is shutting down

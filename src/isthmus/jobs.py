@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
 from contextvars import Context as ContextSnapshot
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from isthmus.errors import CellInterrupted
@@ -18,13 +16,6 @@ from isthmus.events import Context, StreamName
 from isthmus.mailbox import Mailbox
 
 JobState = Literal["queued", "running", "finishing", "ended"]
-
-
-class OutputSink(Protocol):
-    """Where a job's text goes."""
-
-    def write(self, stream: StreamName, text: str) -> None:
-        """Take *text*. Threads: any."""
 
 
 class InterruptGuard(Protocol):
@@ -40,20 +31,24 @@ class JobOwner(Protocol):
     tasks: weakref.WeakSet[asyncio.Future[Any]]
     """Tasks that its jobs have started."""
 
+    def ended(self, job: Job) -> None:
+        """*job* has run."""
 
-@dataclass(slots=True, eq=False)
+
 class Job:
-    """A cell as the contexts see it.
+    """A cell as the contexts see it. What a cell is made of comes with a subclass.
+
+    Most attributes of most jobs never leave their defaults, which therefore are the class's: making
+    a job is on the path of every cell.
 
     Attributes:
         number: The cell's number.
         context: Where it runs.
-        function: What runs; never raises, since it keeps its own outcome.
-        awaits: A thread job whose code awaits: it sees the home loop as its running loop.
+        awaits: Its code awaits; in a thread it then sees the home loop as its running loop.
         owner: Whose job it is (a home); nested jobs are recognised by it.
-        children: Jobs that its code started; its outcome waits for them.
-        output: Where text goes that its code prints.
         done: A future of the home loop, set when the job has ended.
+        parent: The job whose code started this one while it ran, or None.
+        children: Jobs that its code started; its outcome waits for them.
         snapshot: For a thread job: the context variables that it starts with, or None when the
             thread has them already.
         mailbox: For a thread job: where the task reads that awaits for it.
@@ -66,14 +61,9 @@ class Job:
     """
 
     owner: JobOwner
-    number: int
-    context: Context
-    function: Callable[[], None]
-    awaits: bool
     done: asyncio.Future[None]
-    output: OutputSink | None = None
     parent: Job | None = None
-    children: list[Job] = field(default_factory=list)
+    children: tuple[Job, ...] = ()
     snapshot: ContextSnapshot | None = None
     mailbox: Mailbox | None = None
     guard: InterruptGuard | None = None
@@ -83,6 +73,23 @@ class Job:
     cancel_requested: bool = False
     cancel_delivered: bool = False
     abandoned: bool = False
+
+    def __init__(self, number: int, context: Context, *, awaits: bool) -> None:
+        self.number = number
+        self.context = context
+        self.awaits = awaits
+
+    def evaluate(self) -> None:
+        """Run the code and keep the outcome. Never raises. Called in the job's context."""
+        raise NotImplementedError
+
+    def write(self, stream: StreamName, text: str) -> None:
+        """Take *text* that the code prints. Threads: any."""
+        raise NotImplementedError
+
+    def flush(self, stream: StreamName) -> None:
+        """Pass on an incomplete line. Threads: any."""
+        raise NotImplementedError
 
     def leave_code(self) -> None:
         """The code has ended: from here on nothing interrupts the job. The job's own call.

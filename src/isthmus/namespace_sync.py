@@ -12,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from isthmus.async_namespace import AsyncNamespaceManager, running_loop
@@ -19,6 +20,9 @@ from isthmus.events import Context
 from isthmus.ledger import is_coroutine, is_untouched
 from isthmus.portal import has_crossing, run_sync
 
+
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), ModuleType})
+"""Types whose values are neither coroutines nor functions nor hold any: most of what cells bind."""
 
 _log = logging.getLogger("isthmus.namespace")
 
@@ -74,11 +78,14 @@ class NamespaceSynchronizer:
             Names whose coroutines became tasks.
         """
         manager = self.manager
-        _log.debug("synchronising %r after a cell in %s", manager.name, context)
-        manager.remember(value)
-        looked_at = list(manager.namespace) if names is None else names
-        if value is not None and manager.history:
-            looked_at = [*looked_at, "_"]
+        if value is not None:
+            manager.remember(value)
+        looked_at = self._worth_a_look(manager.namespace if names is None else names)
+        if value is not None and manager.history and type(value) not in _PLAIN:
+            looked_at.append("_")
+        if not looked_at:
+            return ()
+        _log.debug("after a cell of %r in %s: looking at %s", manager.name, context, looked_at)
         manager.note_functions(looked_at)
         found = manager.ledger.found_in(looked_at)
         if self.unwrap_tasks:
@@ -88,6 +95,15 @@ class NamespaceSynchronizer:
         if has_crossing():  # in a thread: tasks are made on the loop, so wait for it
             return run_sync(self._take(found))
         return manager.ledger.take(found, running_loop(), contextvars.copy_context())
+
+    def _worth_a_look(self, names: Iterable[str]) -> list[str]:
+        """Those of *names* that do not hold a plain value, or that held an async function."""
+        mapping, functions = self.manager.namespace, self.manager._async_functions
+        return [
+            name
+            for name in tuple(names)
+            if type(mapping.get(name)) not in _PLAIN or name in functions
+        ]
 
     async def _take(self, found: dict[str, Any]) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()

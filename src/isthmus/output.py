@@ -22,6 +22,10 @@ DEFAULT_OUTPUT_LIMIT = 10_000_000
 """Characters of each stream kept in a result; what an evening's notebook prints stays far below."""
 
 
+Forward = Callable[[StreamName, str], None]
+"""Takes complete lines of one stream, in the writing thread."""
+
+
 class CellOutput:
     """The text that one cell writes: kept for its result up to a bound, and passed on.
 
@@ -36,7 +40,7 @@ class CellOutput:
     __slots__ = ("_dropped", "_forward", "_kept", "_limit", "_partial", "_sizes")
 
     def __init__(
-        self, forward: Callable[[StreamName, str], None] | None, limit: int = DEFAULT_OUTPUT_LIMIT
+        self, forward: Forward | None, limit: int = DEFAULT_OUTPUT_LIMIT
     ) -> None:
         self._forward = forward
         self._limit = limit
@@ -105,18 +109,18 @@ class RoutedStream(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write *text* where it belongs. Raises TypeError when it is not a ``str``."""
         job = current_job.get()
-        if job is None or job.output is None:
+        if job is None:
             return 0 if self.original is None else self.original.write(text)
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        job.output.write(self._name, text)
+        job.write(self._name, text)
         return len(text)
 
     def flush(self) -> None:
         """Pass on a line that is not complete yet."""
         job = current_job.get()
-        if job is not None and job.output is not None:
-            job.output.flush(self._name)
+        if job is not None:
+            job.flush(self._name)
         elif self.original is not None:
             self.original.flush()
 

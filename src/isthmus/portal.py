@@ -53,16 +53,15 @@ class Portal:
         closing: The task is being destroyed; further waits are refused.
     """
 
-    __slots__ = ("closing", "driver", "error", "finished", "runner", "thrown", "value", "waiting")
+    driver: greenlet
+    thrown: BaseException | None = None
+    error: BaseException | None = None
+    value: Any = None
+    finished = False
+    closing = False
 
     def __init__(self, runner: greenlet) -> None:
         self.runner = self.waiting = runner
-        self.driver: greenlet | None = None
-        self.thrown: BaseException | None = None
-        self.error: BaseException | None = None
-        self.value: Any = None
-        self.finished = False
-        self.closing = False
 
 
 class Runner(greenlet):
@@ -81,7 +80,6 @@ class Runner(greenlet):
             portal.finished = True
             driver = portal.driver
             portal = function = None  # a pooled runner pins nothing
-            assert driver is not None
             portal, function = driver.switch()
 
 
@@ -114,21 +112,28 @@ def has_crossing() -> bool:
 
 
 @types.coroutine
-def in_portal(function: Callable[[], T]) -> Generator[Any, Any, T]:
+def in_portal(
+    function: Callable[[], T], task: asyncio.Task[Any] | None = None
+) -> Generator[Any, Any, T]:
     """Run *function* in the calling task so that ``run_sync`` works inside, at any depth.
+
+    Arguments:
+        function: What to run.
+        task: The calling task, where the caller knows it already.
 
     Raises whatever *function* raises. In a task that has a portal already the function is called
     as it is, since traps find their way through the portal that is there.
 
     Cancel: a cancellation of the task arrives in *function* at the ``run_sync`` that waits.
     """
-    state = _state
-    task = asyncio.current_task()
-    assert task is not None
-    if task in state.portals:
+    portals, idle = _state.portals, _state.idle
+    if task is None:
+        task = asyncio.current_task()
+        assert task is not None
+    if task in portals:
         return function()
-    runner = state.idle.pop() if state.idle else Runner()
-    portal = state.portals[task] = Portal(runner)
+    runner = idle.pop() if idle else Runner()
+    portal = portals[task] = Portal(runner)
     driver = portal.driver = runner.parent = getcurrent()
     runner.gr_context = driver.gr_context  # a new greenlet has an empty context of its own
     try:
@@ -143,18 +148,13 @@ def in_portal(function: Callable[[], T]) -> Generator[Any, Any, T]:
             portal.driver = runner.parent = getcurrent()
             trap = portal.waiting.switch(value)
     finally:
-        del state.portals[task]
-        _recycle(state, runner, portal)
+        del portals[task]
+        if portal.finished and not portal.closing and len(idle) < POOLED_RUNNERS:
+            runner.gr_context = None
+            idle.append(runner)
     if portal.error is not None:
         raise portal.error
     return portal.value  # type: ignore[no-any-return]
-
-
-def _recycle(state: _ThreadState, runner: Runner, portal: Portal) -> None:
-    """Keep *runner* for the next function, if it ended cleanly."""
-    if portal.finished and not portal.closing and len(state.idle) < POOLED_RUNNERS:
-        runner.gr_context = None
-        state.idle.append(runner)
 
 
 def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
@@ -183,7 +183,6 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
             if portal.closing:
                 _refuse(awaitable, "run_sync() cannot wait: its task is being destroyed")
             portal.waiting = getcurrent()
-            assert portal.driver is not None
             value = portal.driver.switch(trap)
             error, portal.thrown = portal.thrown, None
             if error is not None:

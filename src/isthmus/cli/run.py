@@ -1,0 +1,230 @@
+"""A run: a program's cells in a session, from first to last. Owns order, stopping and the exit status.
+
+Refuses to know: what the cells look like on a screen, what the command line looks like.
+
+Assumes: the main thread, which is where Ctrl-C arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from isthmus.cli.program import Program
+from isthmus.cli.report import Report, Tally
+from isthmus.cli.script import ScriptCell
+from isthmus.context_bridge import RequestedContext
+from isthmus.events import CellResult
+from isthmus.session import Session
+
+SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
+
+INTERRUPTED = 128 + signal.SIGINT
+"""What shells report of a program that Ctrl-C has ended: 130."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to run a program.
+
+    Attributes:
+        context: Where cells run that do not say.
+        timeout: Seconds that a cell may take, and coroutines left behind at the end; None sets no
+            bound.
+        keep_going: Run the cells behind one that has failed.
+        arguments: What the program sees as ``sys.argv[1:]``.
+    """
+
+    context: RequestedContext = "async"
+    timeout: float | None = None
+    keep_going: bool = False
+    arguments: tuple[str, ...] = ()
+
+
+def run_program(program: Program, options: RunOptions, report: Report) -> int:
+    """Run *program*, show it through *report*, and give the exit status.
+
+    Threads: the main thread, with no event loop running in it.
+    """
+    run = ProgramRun(program, options, report)
+    try:
+        with script_environment(program, options.arguments), stopped_by_ctrl_c(run):
+            return asyncio.run(run.main())
+    except KeyboardInterrupt:  # a second Ctrl-C: leave without waiting for anything
+        report.notice("left without waiting for what still runs")
+        return INTERRUPTED
+    finally:
+        report.close()
+
+
+class ProgramRun:
+    """One program on its way through one session."""
+
+    def __init__(self, program: Program, options: RunOptions, report: Report) -> None:
+        self._program = program
+        self._options = options
+        self._report = report
+        self._tally = Tally(len(program.cells))
+        self._session: Session | None = None
+        self._waiting: asyncio.Task[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.stopping = False
+
+    async def main(self) -> int:
+        """Run all of it; the exit status."""
+        started = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        session = self._session = self._open()
+        try:
+            status = await self._run_cells(session)
+            if status in (None, FAILURE) and not self.stopping:
+                status = max(status or SUCCESS, await self._settle(session))
+        finally:
+            await self._close(session)
+        self._tally.seconds = time.monotonic() - started
+        self._report.run_ended(self._tally)
+        return INTERRUPTED if self.stopping else status or SUCCESS
+
+    def stop(self) -> None:
+        """Stop what runs and leave. Threads: any; signal handlers too."""
+        self.stopping = True
+        if self._session is not None:
+            self._session.interrupt()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop_waiting)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _open(self) -> Session:
+        """A session whose module is what ``__main__`` would be under ``python FILE``."""
+        path = self._program.path
+        session = Session(
+            path.stem if path is not None else "stdin",
+            transport=self._report,
+            context=self._options.context,
+            timeout=self._options.timeout,
+            main=True,
+        )
+        if path is None:
+            session.namespace.pop("__file__", None)
+        else:
+            session.namespace["__file__"] = str(path)
+        session.namespace["__doc__"] = self._program.docstring
+        return session
+
+    async def _run_cells(self, session: Session) -> int | None:
+        """Run the cells; a status that ends the run, FAILURE when it went on, or None."""
+        status: int | None = None
+        for cell in self._program.cells:
+            result = await self._run_cell(session, cell)
+            if self.stopping:
+                return self._interrupted()
+            if isinstance(result.error, SystemExit):
+                return self._exit(result.error)
+            if result.error is not None:
+                status = FAILURE
+                if not self._options.keep_going:
+                    return status
+        return self._interrupted() if self.stopping else status
+
+    async def _run_cell(self, session: Session, cell: ScriptCell) -> CellResult:
+        result = await session.run(
+            cell.padded_source, context=cell.context, filename=cell.filename, title=cell.title
+        )
+        self._report.cell_ended(result)
+        if result.error is None or _exit_status(result.error) == SUCCESS:
+            self._tally.succeeded += 1
+        else:
+            self._tally.failed += 1
+        return result
+
+    def _interrupted(self) -> int:
+        self._report.notice("interrupted by Ctrl-C")
+        return INTERRUPTED
+
+    def _exit(self, error: SystemExit) -> int:
+        """End as ``python FILE`` does: with a number, or with 1 and the message printed."""
+        if error.code is not None and not isinstance(error.code, int):
+            self._report.notice(str(error.code))
+        return _exit_status(error) or SUCCESS
+
+    async def _settle(self, session: Session) -> int:
+        """Wait for coroutines that cells have left behind under a name."""
+        unfinished = [name for name, it in session.pending_coroutines.items() if not _is_done(it)]
+        if unfinished:
+            self._report.notice(f"waiting for what was left behind: {', '.join(unfinished)}")
+        waiting = session.await_pending_coroutines(self._options.timeout)
+        self._waiting = asyncio.ensure_future(waiting)
+        try:
+            settled = await self._waiting
+        except asyncio.CancelledError:
+            if not self.stopping:
+                raise
+            return self._interrupted()
+        for name, error in settled.errors.items():
+            self._report.coroutine_failed(name, error)
+        if settled.unfinished:
+            self._report.notice(f"did not end in time: {', '.join(settled.unfinished)}")
+        return FAILURE if settled.errors or settled.unfinished else SUCCESS
+
+    async def _close(self, session: Session) -> None:
+        left = await session.close()
+        self._session = None
+        if not left.clean:
+            names = [*(f"cell {number}" for number in left.cells), *left.tasks]
+            self._report.notice(f"would not end: {', '.join(names) or 'the thread of the cells'}")
+
+
+def _is_done(coroutine: object) -> bool:
+    return isinstance(coroutine, asyncio.Future) and coroutine.done()
+
+
+def _exit_status(error: BaseException) -> int | None:
+    """The status that ``sys.exit`` asked for; None when *error* is not from there."""
+    if not isinstance(error, SystemExit):
+        return None
+    if error.code is None:
+        return SUCCESS
+    return error.code & 0xFF if isinstance(error.code, int) else FAILURE
+
+
+@contextmanager
+def script_environment(program: Program, arguments: tuple[str, ...]) -> Iterator[None]:
+    """``sys.argv`` and ``sys.path`` as under ``python FILE``, and back again.
+
+    Under ``-P`` or ``PYTHONSAFEPATH`` Python adds no folder to the path; nor is one added here.
+    """
+    argv, path = sys.argv, list(sys.path)
+    sys.argv = [program.name, *arguments]
+    if not sys.flags.safe_path:
+        folder = "" if program.path is None else str(program.path.resolve().parent)
+        sys.path[0:1] = [folder]
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        sys.path[:] = path
+
+
+@contextmanager
+def stopped_by_ctrl_c(run: ProgramRun) -> Iterator[None]:
+    """Have Ctrl-C stop *run*; a second one raises ``KeyboardInterrupt`` where the program stands."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run.stop()
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
