@@ -23,6 +23,11 @@ CLOCK_SLACK_SECONDS = 0.002
 """How much earlier than asked a loop's timer may fire; its clock's resolution is far below."""
 
 
+async def _ended(jobs: tuple[Job, ...]) -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.wait([job.wait_future(loop) for job in jobs])
+
+
 class CellObserver(Protocol):
     """Who is told of a run, inside the cell's own context."""
 
@@ -76,7 +81,7 @@ class CellRun(Job):
                 self.observer.cell_started(self)
             self.value = self._run_code()
             while self.children:  # cells that the code has started and that still run
-                run_sync(asyncio.wait([child.done for child in self.children]))
+                run_sync(_ended(self.children))
         except BaseException as error:  # a boundary: whatever the cell raises is its outcome
             self.error = error
         self.leave_code()

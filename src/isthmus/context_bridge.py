@@ -120,7 +120,6 @@ class ExecutionContextBridge:
             await self._run_elsewhere(run, timeout, concurrent)
             return
         run.owner = home
-        run.done = home.loop.create_future()
         if timeout is not None:
             with self._deadline(home, run, timeout):
                 await self._run_here(home, run, concurrent)
@@ -150,12 +149,18 @@ class ExecutionContextBridge:
             return
         else:
             home.enqueue(run)
+        if run.state != "ended":
+            await self._wait_for(home, run)
+        elif home.has_hogged(run.duration):
+            await asyncio.sleep(0)
+
+    async def _wait_for(self, home: Home, run: CellRun) -> None:
+        """Wait for the end of *run*; when the caller is cancelled, stop it and wait all the same."""
         try:
-            await run.done
+            await run.wait_future(home.loop)
         except asyncio.CancelledError:
             if home.stop(run):
-                run.done = home.loop.create_future()
-                await run.done
+                await run.wait_future(home.loop)
             raise
 
     @contextmanager

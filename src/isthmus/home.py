@@ -21,11 +21,25 @@ from collections.abc import Callable, Iterator
 from isthmus.cell_thread import PRIVATE_VARIABLES, CellThread, Request
 from isthmus.context_variables import ContextMirror
 from isthmus.errors import SessionClosedError
-from isthmus.home_task import HomeTask, cancel_for, drive_in_task, take_back
+from isthmus.home_task import (
+    HomeTask,
+    Settlement,
+    as_current_task,
+    cancel_for,
+    drive_in_task,
+    take_back,
+)
 from isthmus.interrupts import on_main_thread
 from isthmus.jobs import Job, current_job
 from isthmus.mailbox import Mailbox
 from isthmus.portal import in_portal
+
+
+HOGGED_SECONDS = 0.005
+"""How long cells of one caller may run in a row before the loop goes round in between."""
+
+CELL_OVERHEAD_SECONDS = 0.00002
+"""What a cell costs beside its own code; measured, to the order of magnitude."""
 
 
 class Home:
@@ -52,6 +66,7 @@ class Home:
         self.queue: deque[Job] = deque()
         self.aside: set[Job] = set()
         self.tasks: weakref.WeakSet[asyncio.Future[object]] = weakref.WeakSet()
+        self._hogged_seconds = 0.0
         self._task: HomeTask | None = None
         self._thread: CellThread | None = None
         self.on_main_thread = on_main_thread()
@@ -113,8 +128,9 @@ class Home:
     def _start_on_loop(self, job: Job) -> None:
         self.running = job
         job.state = "running"
-        task = job.task = self._task or self.task_of_cells()
-        task.mailbox.put(job)
+        task = self._task or self.task_of_cells()
+        with as_current_task(task):
+            self.context.run(task.run, job)
 
     def _start_in_thread(self, job: Job) -> None:
         task = job.task = self._task or self.task_of_cells()
@@ -124,6 +140,17 @@ class Home:
         job.state = "running"
         self.in_thread.append(job)
         self._thread_of_cells().submit(job)
+
+    def has_hogged(self, seconds: float) -> bool:
+        """Count a cell of so many seconds that ran to its end within its caller's step.
+
+        Whether the caller should let the loop go round: a row of such cells never lets it.
+        """
+        self._hogged_seconds += seconds + CELL_OVERHEAD_SECONDS
+        if self._hogged_seconds < HOGGED_SECONDS:
+            return False
+        self._hogged_seconds = 0.0
+        return True
 
     async def run_nested(self, job: Job, parent: Job) -> None:
         """Run *job* at once, in the caller's task; in the thread when it is a thread job."""
@@ -215,7 +242,7 @@ class Home:
             self.context.run(self._thread.loop_side.reflect, snapshot)
         self.in_thread.popleft()
         if job.cancels:  # given to the home task, which may not have noticed yet
-            self.task_of_cells().mailbox.put(_Settlement(self, job))
+            self.task_of_cells().mailbox.put(Settlement(job))
         else:
             self.ended(job)
 
@@ -321,7 +348,7 @@ class Home:
         jobs = [job for job in self.jobs() if job not in callers]
         for job in reversed(jobs):  # what waits in the queue first, so that it does not start
             self.stop(job)
-        running = {job.done for job in jobs if not job.done.done()}
+        running = {job.wait_future(self.loop) for job in jobs if job.state != "ended"}
         if running:
             await asyncio.wait(running, timeout=timeout)
         left = [job for job in jobs if job.state != "ended"]
@@ -360,23 +387,6 @@ def _ancestry(job: Job | None) -> Iterator[Job]:
     while job is not None:
         yield job
         job = job.parent
-
-
-class _Settlement:
-    """The end of a thread job whose cancellation the home task may still have to notice."""
-
-    __slots__ = ("home", "job")
-
-    def __init__(self, home: Home, job: Job) -> None:
-        self.home = home
-        self.job = job
-
-    async def perform(self) -> None:
-        """Take the cancellation back and end the job."""
-        task = self.job.task
-        assert isinstance(task, HomeTask)
-        await task.settle(self.job)
-        self.home.ended(self.job)
 
 
 def _call(method: weakref.WeakMethod[Callable[[HomeTask], None]], task: HomeTask) -> None:

@@ -21,14 +21,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from types import FrameType
 from typing import Any
 
 from isthmus.jobs import Job, current_job
 from isthmus.mailbox import Mailbox
-from isthmus.portal import in_portal
+from isthmus.portal import Portal, drive_portal, open_portal
 
 
 async def absorb_cancellation() -> None:
@@ -54,13 +55,37 @@ def _made_by_scope(caller: FrameType) -> bool:
     return hasattr(kind, "__exit__") or hasattr(kind, "__aexit__")
 
 
-async def perform(job: Job, task: HomeTask) -> None:
-    """Run an ordered loop job in the home task's portal."""
-    current_job.set(job)
-    await in_portal(job.evaluate, task)
-    if job.cancels or task.stray_cancels or task._must_cancel:  # type: ignore[attr-defined]
-        await task.settle(job)
-    job.owner.ended(job)
+class Parked:
+    """An ordered loop job that waits for something, on its way to the home task."""
+
+    __slots__ = ("job", "portal", "trap")
+
+    def __init__(self, job: Job, portal: Portal, trap: Any) -> None:
+        self.job = job
+        self.portal = portal
+        self.trap = trap
+
+    async def perform(self) -> None:
+        """Go on with the job until it ends. In the home task."""
+        task = self.job.task
+        assert isinstance(task, HomeTask)
+        await drive_portal(self.portal, task, self.trap)
+        await task.end(self.job)
+
+
+class Settlement:
+    """The end of a job, where the home task has a cancellation to swallow first."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    async def perform(self) -> None:
+        """Take the job's cancellations back and end it. In the home task."""
+        task = self.job.task
+        assert isinstance(task, HomeTask)
+        await task.end(self.job)
 
 
 class HomeTask(asyncio.Task[None]):
@@ -88,11 +113,53 @@ class HomeTask(asyncio.Task[None]):
             self.stray_cancels += 1
         return super().cancel(msg)
 
-    async def settle(self, job: Job) -> None:
-        """After *job*, in the task itself: take back the cancellations that were meant for it."""
-        count = job.cancels + self.stray_cancels
-        job.cancels = self.stray_cancels = 0
-        await take_back(count)
+    def run(self, job: Job) -> None:
+        """Run *job* as a step of this task, though another one runs now; in the home's context.
+
+        For as long as the job computes, this task is the current one, as for an eagerly started task
+        of Python 3.12. When it has to wait, the rest of it is handed to this task itself.
+        """
+        job.task = self
+        current_job.set(job)
+        portal, trap = open_portal(job.evaluate, self)
+        if not portal.finished:
+            self.mailbox.put(Parked(job, portal, trap))
+        elif self.has_cancels(job):
+            self.mailbox.put(Settlement(job))
+        else:
+            job.owner.ended(job)
+
+    def has_cancels(self, job: Job) -> bool:
+        """Whether there are cancellations to be taken back at the end of *job*."""
+        return bool(job.cancels or self.stray_cancels or self._must_cancel)  # type: ignore[attr-defined]
+
+    async def end(self, job: Job) -> None:
+        """In this task itself: take back the cancellations that were meant for *job*, and end it."""
+        if self.has_cancels(job):
+            count = job.cancels + self.stray_cancels
+            job.cancels = self.stray_cancels = 0
+            await take_back(count)
+        job.owner.ended(job)
+
+
+@contextmanager
+def as_current_task(task: asyncio.Task[Any]) -> Iterator[None]:
+    """Let *task* be the current one instead of the task that runs.
+
+    By the functions that asyncio documents for third-party tasks ("Extending: task lifetime
+    support").
+    """
+    loop = task.get_loop()
+    outer = asyncio.current_task(loop)
+    if outer is not None:
+        asyncio._leave_task(loop, outer)
+    asyncio._enter_task(loop, task)
+    try:
+        yield
+    finally:
+        asyncio._leave_task(loop, task)
+        if outer is not None:
+            asyncio._enter_task(loop, outer)
 
 
 async def _read(mailbox: Mailbox, ended: Callable[[HomeTask], None]) -> None:
@@ -103,10 +170,7 @@ async def _read(mailbox: Mailbox, ended: Callable[[HomeTask], None]) -> None:
         while not task.shutting_down and (item := await mailbox.get()) is not None:
             if mailbox.pending is not None:
                 mailbox.redeliver()
-            if isinstance(item, Job):
-                await perform(item, task)
-            else:
-                await item.perform()
+            await item.perform()
             item = None
     except asyncio.CancelledError:
         pass  # the loop is shutting down

@@ -46,7 +46,7 @@ class Job:
         context: Where it runs.
         awaits: Its code awaits; in a thread it then sees the home loop as its running loop.
         owner: Whose job it is (a home); nested jobs are recognised by it.
-        done: A future of the home loop, set when the job has ended.
+        done: A future of the home loop, set when the job has ended; made when somebody waits.
         parent: The job whose code started this one while it ran, or None.
         children: Jobs that its code started; its outcome waits for them.
         snapshot: For a thread job: the context variables that it starts with, or None when the
@@ -61,7 +61,7 @@ class Job:
     """
 
     owner: JobOwner
-    done: asyncio.Future[None]
+    done: asyncio.Future[None] | None = None
     parent: Job | None = None
     children: tuple[Job, ...] = ()
     snapshot: ContextSnapshot | None = None
@@ -105,10 +105,18 @@ class Job:
             except CellInterrupted:
                 continue
 
+    def wait_future(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """The future that is set when the job has ended. Threads: the loop's."""
+        if self.done is None or self.done.cancelled():
+            self.done = loop.create_future()
+            if self.state == "ended":
+                self.done.set_result(None)
+        return self.done
+
     def end(self) -> None:
         """Mark the job as ended and wake whoever waits for it. Threads: the loop's."""
         self.state = "ended"
-        if not self.done.done():
+        if self.done is not None and not self.done.done():
             self.done.set_result(None)
 
 

@@ -111,33 +111,42 @@ def has_crossing() -> bool:
     return _state.crossing is not None
 
 
-@types.coroutine
-def in_portal(
-    function: Callable[[], T], task: asyncio.Task[Any] | None = None
-) -> Generator[Any, Any, T]:
-    """Run *function* in the calling task so that ``run_sync`` works inside, at any depth.
+def open_portal(function: Callable[[], Any], task: asyncio.Task[Any]) -> tuple[Portal, Any]:
+    """Run *function* in a new portal of *task* until it ends or waits; the portal and its trap.
 
-    Arguments:
-        function: What to run.
-        task: The calling task, where the caller knows it already.
-
-    Raises whatever *function* raises. In a task that has a portal already the function is called
-    as it is, since traps find their way through the portal that is there.
-
-    Cancel: a cancellation of the task arrives in *function* at the ``run_sync`` that waits.
+    The caller looks at ``portal.finished``. If it is false, *task* has to go on with
+    :func:`drive_portal`; it need not be the task that runs now, only the current one meanwhile.
     """
-    portals, idle = _state.portals, _state.idle
-    if task is None:
-        task = asyncio.current_task()
-        assert task is not None
-    if task in portals:
-        return function()
+    idle = _state.idle
     runner = idle.pop() if idle else Runner()
-    portal = portals[task] = Portal(runner)
+    portal = _state.portals[task] = Portal(runner)
     driver = portal.driver = runner.parent = getcurrent()
     runner.gr_context = driver.gr_context  # a new greenlet has an empty context of its own
+    trap = runner.switch(portal, function)
+    if portal.finished:
+        _close_portal(portal, task)
+    return portal, trap
+
+
+def _close_portal(portal: Portal, task: asyncio.Task[Any]) -> None:
+    """Take *portal* from its task, and keep its runner if it ended cleanly."""
+    state = _state
+    del state.portals[task]
+    if portal.finished and not portal.closing and len(state.idle) < POOLED_RUNNERS:
+        portal.runner.gr_context = None
+        state.idle.append(portal.runner)
+
+
+@types.coroutine
+def drive_portal(
+    portal: Portal, task: asyncio.Task[Any], trap: Any
+) -> Generator[Any, Any, None]:
+    """In *task*: wait for what *portal* waits for, until its function has ended.
+
+    Cancel: a cancellation of the task arrives in the function at the ``run_sync`` that waits.
+    """
+    runner = portal.runner
     try:
-        trap = runner.switch(portal, function)
         while not portal.finished:
             try:
                 value = yield trap
@@ -148,10 +157,24 @@ def in_portal(
             portal.driver = runner.parent = getcurrent()
             trap = portal.waiting.switch(value)
     finally:
-        del portals[task]
-        if portal.finished and not portal.closing and len(idle) < POOLED_RUNNERS:
-            runner.gr_context = None
-            idle.append(runner)
+        _close_portal(portal, task)
+
+
+async def in_portal(function: Callable[[], T]) -> T:
+    """Run *function* in the calling task so that ``run_sync`` works inside, at any depth.
+
+    Raises whatever *function* raises. In a task that has a portal already the function is called
+    as it is, since traps find their way through the portal that is there.
+
+    Cancel: a cancellation of the task arrives in *function* at the ``run_sync`` that waits.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    if task in _state.portals:
+        return function()
+    portal, trap = open_portal(function, task)
+    if not portal.finished:
+        await drive_portal(portal, task, trap)
     if portal.error is not None:
         raise portal.error
     return portal.value  # type: ignore[no-any-return]

@@ -8,15 +8,15 @@ Owns the entries that a session has in :mod:`linecache`, and their end. Two kind
   ``__file__`` of its module. Python 3.13 takes the line from ``__firstlineno__`` of the class, so
   each cell with a class gets lines of its own there, which the compiler writes into the class.
   Older versions search the text for the qualified name and take the first: the newest cell comes
-  first. No traceback ever names this file.
+  first. No traceback names this file, unless it is a script that is run.
 
 Refuses to know what code means; never touches a file system.
 
 Guarantees: an entry lives as long as a compiled cell is held, and after that as long as any code
 object made from it. Assumes: the session's name is unique in the process.
 
-Threads: ``add`` and ``release`` from one thread at a time; code objects may die in any thread: what
-they leave is only queued there, and swept at the next ``add``.
+Threads: ``add`` and ``release`` of one file name from one thread at a time. Code objects may die in
+any thread: what they leave is only queued there, and swept at the next ``add``.
 """
 
 from __future__ import annotations
@@ -160,7 +160,10 @@ class SourceBook:
     def _sweep(self) -> None:
         """Count off the code objects that have died."""
         while self._dead:
-            survivor = self._dead.popleft()
+            try:
+                survivor = self._dead.popleft()
+            except IndexError:  # another thread, compiling too, was quicker
+                return
             self._survivors.discard(survivor)
             self._let_go(survivor.name)
 

@@ -72,6 +72,7 @@ def main() -> None:
 def run_command(
     file: str,
     arguments: tuple[str, ...],
+    *,
     context: Any,
     timeout: float | None,
     keep_going: bool,
@@ -80,10 +81,10 @@ def run_command(
 ) -> None:
     """Run the cells of FILE, one after another, in one namespace.
 
-    FILE is a script, whose cells begin with lines like "# %%", "# %% Title" or "# %% [thread] Title"
-    (a script without such lines is one cell); a notebook (.ipynb, nbformat 4); or - for a script
-    from standard input. Any cell may use await. The tags [async], [thread] and [sync] say where a
-    cell runs; [markdown] cells are left out.
+    FILE is a script, whose cells begin with lines like "# %%" or "# %% [thread] Title" (a script
+    without such lines is one cell); a notebook (.ipynb, nbformat 4); or - for a script from
+    standard input. Any cell may use await. The tags [async], [thread] and [sync] say where a cell
+    runs; [markdown] cells are left out.
 
     The program sees what it would see under "python FILE": __name__ is "__main__", and __file__,
     sys.argv and sys.path[0] are its own.
@@ -105,7 +106,7 @@ def run_command(
     out, err = Channel(sys.stdout), Channel(sys.stderr)
     report = _make_report(out, err, program, as_json, quiet)
     options = RunOptions(context, timeout, keep_going, arguments)
-    sys.exit(run_program(program, options, report))
+    sys.exit(run_program(program, options, report, out))
 
 
 def _load(file: str, keep_going: bool) -> Program:
@@ -127,11 +128,11 @@ def _make_report(
 ) -> Report:
     if as_json:
         return JsonLinesReport(out, err, program.cells)
-    if not (out.isatty() and err.isatty()):
+    if not out.isatty():
         return PlainReport(out, err, quiet=quiet)
     from isthmus.cli.terminal import TerminalReport  # rich is slow to import
 
-    return TerminalReport(out, len(program.cells), quiet=quiet)
+    return TerminalReport(out, err, len(program.cells), quiet=quiet)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A standard stream as reports write to it. Owns whole writes, and surviving what can go wrong there.
+"""A standard stream as reports write to it. Owns whole writes, and what goes wrong there.
 
 Refuses to know: what is written.
 """
@@ -20,7 +20,7 @@ class Channel:
     Arguments:
         stream: ``sys.stdout`` or ``sys.stderr``, as it was before a session replaced it.
 
-    Threads: any; each write is whole. The lock guards the stream, and nothing else is locked inside.
+    Threads: any; each write is whole. The lock guards the stream; innermost.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -67,7 +67,7 @@ class Channel:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Send what is still buffered, and all that follows, nowhere; else the exit would complain."""
+        """Send what is still buffered, and all that follows, nowhere; else exit would fail."""
         self.broken = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())

@@ -1,6 +1,6 @@
-"""A run for other programs: one event a line. Owns the format, which is that of ``msgspec.json``.
+"""A run for other programs: one event a line. Owns the format: msgspec's own JSON.
 
-Each line is an object whose ``type`` names a class of ``isthmus.events``. UTF-8, whatever the locale.
+Each line is an object whose ``type`` names a class of ``isthmus.events``. Always UTF-8.
 """
 
 from __future__ import annotations

@@ -7,12 +7,19 @@ from; what they write to ``sys.stderr``, and tracebacks, go to standard error.
 from __future__ import annotations
 
 from isthmus.cli.channel import Channel
-from isthmus.cli.report import Report, Tally, full_traceback, in_words, outcome, wants_traceback
+from isthmus.cli.report import (
+    Report,
+    Tally,
+    full_traceback,
+    in_words,
+    outcome,
+    settled_badly,
+    wants_traceback,
+)
 from isthmus.events import (
     CellFinished,
     CellResult,
     CellStarted,
-    CoroutineSettled,
     Event,
     Output,
 )
@@ -42,8 +49,8 @@ class PlainReport(Report):
             self._say(f"--- [{event.cell}]{title} ({event.context})")
         elif isinstance(event, CellFinished):
             self._finished = event
-        elif isinstance(event, CoroutineSettled) and event.error is not None:
-            self.notice(f"the coroutine left behind as {event.name!r} has failed: {event.error}")
+        elif failure := settled_badly(event):
+            self.notice(failure)
 
     def cell_ended(self, result: CellResult) -> None:
         """Show the value or the traceback, and the time."""

@@ -9,11 +9,11 @@ import traceback
 from dataclasses import dataclass
 from typing import Protocol
 
-from isthmus.events import CellResult, Event
+from isthmus.events import CellResult, CoroutineSettled, Event
 
 
 class Report(Protocol):
-    """Shows a run as it goes on. It is the session's transport too, so ``send`` comes from any thread.
+    """Shows a run as it goes on. It is the session's transport too.
 
     All else is called by the driver, on the loop's thread.
     """
@@ -25,7 +25,7 @@ class Report(Protocol):
         """A cell has ended; its events have been sent."""
 
     def coroutine_failed(self, name: str, error: BaseException) -> None:
-        """A coroutine that a cell left behind under *name* has failed, and nobody has awaited it."""
+        """A coroutine that a cell left behind under *name* has failed."""
 
     def notice(self, text: str) -> None:
         """Say *text*, which is no cell's output."""
@@ -61,6 +61,8 @@ class Tally:
 
 def in_words(seconds: float) -> str:
     """A duration for people: ``12 ms``, ``3.4 s``, ``2 min 5 s``."""
+    if seconds < 0.001:
+        return "<1 ms"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
@@ -70,7 +72,7 @@ def in_words(seconds: float) -> str:
 
 
 def outcome(result: CellResult) -> str:
-    """How a cell ended, in a few words: ``ok``, ``failed: ValueError``, ``interrupted at line 3``."""
+    """How a cell ended, in a few words: ``failed: ValueError``, ``interrupted at line 3``."""
     if result.error is None:
         return "ok"
     if result.status == "error":
@@ -96,6 +98,18 @@ def line_in(filename: str, error: BaseException) -> int | None:
 def wants_traceback(result: CellResult) -> bool:
     """Whether a traceback tells more than :func:`outcome`: not when the cell was stopped."""
     return result.status == "error" and not isinstance(result.error, SystemExit)
+
+
+def settled_badly(event: Event) -> str | None:
+    """What to say of a coroutine left behind that has failed; None of all else.
+
+    One that was cancelled did not fail: that is how the end of a run ends it.
+    """
+    if not isinstance(event, CoroutineSettled) or event.error is None:
+        return None
+    if event.error.startswith("CancelledError"):
+        return None
+    return f"the coroutine left behind as {event.name!r} has failed: {event.error}"
 
 
 def full_traceback(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""A run: a program's cells in a session, from first to last. Owns order, stopping and the exit status.
+"""A run: a program's cells in a session, from first to last. Owns order, stopping, exit status.
 
 Refuses to know: what the cells look like on a screen, what the command line looks like.
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from isthmus.cli.channel import Channel
 from isthmus.cli.program import Program
 from isthmus.cli.report import Report, Tally
 from isthmus.cli.script import ScriptCell
@@ -48,12 +49,15 @@ class RunOptions:
     arguments: tuple[str, ...] = ()
 
 
-def run_program(program: Program, options: RunOptions, report: Report) -> int:
+def run_program(program: Program, options: RunOptions, report: Report, out: Channel) -> int:
     """Run *program*, show it through *report*, and give the exit status.
+
+    The run stops when nobody reads *out* any more.
 
     Threads: the main thread, with no event loop running in it.
     """
     run = ProgramRun(program, options, report)
+    out.on_broken = lambda: run.stop(FAILURE)
     try:
         with script_environment(program, options.arguments), stopped_by_ctrl_c(run):
             return asyncio.run(run.main())
@@ -75,7 +79,8 @@ class ProgramRun:
         self._session: Session | None = None
         self._waiting: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.stopping = False
+        self.stopped_with: int | None = None
+        """The exit status of a run that was stopped."""
 
     async def main(self) -> int:
         """Run all of it; the exit status."""
@@ -84,17 +89,19 @@ class ProgramRun:
         session = self._session = self._open()
         try:
             status = await self._run_cells(session)
-            if status in (None, FAILURE) and not self.stopping:
-                status = max(status or SUCCESS, await self._settle(session))
+            if status is None:
+                status = await self._settle(session)
         finally:
             await self._close(session)
         self._tally.seconds = time.monotonic() - started
+        if self.stopped_with == INTERRUPTED:
+            self._report.notice("interrupted by Ctrl-C")
         self._report.run_ended(self._tally)
-        return INTERRUPTED if self.stopping else status or SUCCESS
+        return status if self.stopped_with is None else self.stopped_with
 
-    def stop(self) -> None:
-        """Stop what runs and leave. Threads: any; signal handlers too."""
-        self.stopping = True
+    def stop(self, status: int) -> None:
+        """Stop what runs, and leave with *status*. Threads: any; signal handlers too."""
+        self.stopped_with = status
         if self._session is not None:
             self._session.interrupt()
         if self._loop is not None:
@@ -122,19 +129,19 @@ class ProgramRun:
         return session
 
     async def _run_cells(self, session: Session) -> int | None:
-        """Run the cells; a status that ends the run, FAILURE when it went on, or None."""
-        status: int | None = None
+        """Run the cells. The exit status, or None when all have succeeded."""
+        status = None
         for cell in self._program.cells:
-            result = await self._run_cell(session, cell)
-            if self.stopping:
-                return self._interrupted()
-            if isinstance(result.error, SystemExit):
-                return self._exit(result.error)
-            if result.error is not None:
+            if self.stopped_with is not None:
+                return self.stopped_with
+            error = (await self._run_cell(session, cell)).error
+            if isinstance(error, SystemExit):
+                return self._exit(error)
+            if error is not None:
                 status = FAILURE
                 if not self._options.keep_going:
-                    return status
-        return self._interrupted() if self.stopping else status
+                    break
+        return status
 
     async def _run_cell(self, session: Session, cell: ScriptCell) -> CellResult:
         result = await session.run(
@@ -146,10 +153,6 @@ class ProgramRun:
         else:
             self._tally.failed += 1
         return result
-
-    def _interrupted(self) -> int:
-        self._report.notice("interrupted by Ctrl-C")
-        return INTERRUPTED
 
     def _exit(self, error: SystemExit) -> int:
         """End as ``python FILE`` does: with a number, or with 1 and the message printed."""
@@ -167,9 +170,9 @@ class ProgramRun:
         try:
             settled = await self._waiting
         except asyncio.CancelledError:
-            if not self.stopping:
+            if self.stopped_with is None:
                 raise
-            return self._interrupted()
+            return self.stopped_with
         for name, error in settled.errors.items():
             self._report.coroutine_failed(name, error)
         if settled.unfinished:
@@ -217,11 +220,11 @@ def script_environment(program: Program, arguments: tuple[str, ...]) -> Iterator
 
 @contextmanager
 def stopped_by_ctrl_c(run: ProgramRun) -> Iterator[None]:
-    """Have Ctrl-C stop *run*; a second one raises ``KeyboardInterrupt`` where the program stands."""
+    """Have Ctrl-C stop *run*; a second one raises ``KeyboardInterrupt`` where the run is."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        run.stop()
+        run.stop(INTERRUPTED)
 
     previous = signal.signal(signal.SIGINT, stop)
     try:

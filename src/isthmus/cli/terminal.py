@@ -19,12 +19,19 @@ from rich.text import Text
 from rich.traceback import Traceback
 
 from isthmus.cli.channel import Channel
-from isthmus.cli.report import Report, Tally, full_traceback, in_words, outcome, wants_traceback
+from isthmus.cli.report import (
+    Report,
+    Tally,
+    full_traceback,
+    in_words,
+    outcome,
+    settled_badly,
+    wants_traceback,
+)
 from isthmus.events import (
     CellFinished,
     CellResult,
     CellStarted,
-    CoroutineSettled,
     Event,
     Output,
 )
@@ -37,16 +44,18 @@ TRACEBACK_WIDTH = 100
 
 
 class TerminalReport(Report):
-    """Draws on the terminal behind *channel*.
+    """Draws on the terminal behind *out*.
 
     Arguments:
+        err: Standard error; gets what is for it when it is not a terminal.
         cells: How many cells there are.
         quiet: Only what the cells write, and errors.
     """
 
-    def __init__(self, channel: Channel, cells: int, *, quiet: bool = False) -> None:
-        file = cast(IO[str], channel)
+    def __init__(self, out: Channel, err: Channel, cells: int, *, quiet: bool = False) -> None:
+        file = cast(IO[str], out)
         self._console = Console(file=file, markup=False, emoji=False, highlight=False)
+        self._err = None if err.isatty() else err
         self._quiet = quiet
         self._marks = _marks(self._console)
         self._progress = ProgressLine(self._console, cells, shown=not quiet)
@@ -56,13 +65,13 @@ class TerminalReport(Report):
     def send(self, event: Event) -> None:
         """Show *event*. Threads: any."""
         if isinstance(event, Output):
-            self._write(event.text)
+            self._write(event)
         elif isinstance(event, CellStarted):
             self._start(event)
         elif isinstance(event, CellFinished):
             self._finished = event
-        elif isinstance(event, CoroutineSettled) and event.error is not None:
-            self.notice(f"the coroutine left behind as {event.name!r} has failed: {event.error}")
+        elif failure := settled_badly(event):
+            self.notice(failure)
 
     def cell_ended(self, result: CellResult) -> None:
         """Show the value or the traceback, and the time."""
@@ -103,12 +112,16 @@ class TerminalReport(Report):
             return
         self._open_line()
         title = Text.assemble((f"[{event.cell}]", "bold"), " ", (event.title, "bold"))
-        title.append(f"{' ' if event.title else ''}{event.context}", "cyan")
+        title.append(f"{' ' if event.title else ''}({event.context})", "cyan")
         self._console.rule(title, align="left", style="dim")
         self._progress.start(event)
 
-    def _write(self, text: str) -> None:
+    def _write(self, event: Output) -> None:
         """Write what a cell has written, control codes and all."""
+        text = event.text
+        if self._err is not None and event.stream == "stderr":
+            self._err.write(text)
+            return
         self._mid_line = not text.endswith("\n")
         if self._mid_line:
             self._progress.pause()
@@ -122,6 +135,9 @@ class TerminalReport(Report):
         self._say(Text.assemble((arrow, style), separator, ReprHighlighter()(Text(value))))
 
     def _show_error(self, error: BaseException) -> None:
+        if self._err is not None:
+            self._err.write(full_traceback(error))
+            return
         self._open_line()
         width = min(self._console.width, TRACEBACK_WIDTH)
         try:
@@ -219,4 +235,3 @@ class ProgressLine:
             return _AsItIs("")
         self._spinner.update(text=Text(f"{self._label}{in_words(seconds)}", "dim", no_wrap=True))
         return self._spinner
-
