@@ -43,6 +43,12 @@ def _remove_hooks_of(loop: asyncio.AbstractEventLoop, signals: bool) -> None:
         main_thread_interrupts.remove()
 
 
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    target = method()
+    if target is not None:
+        target()
+
+
 class AsyncNamespaceManager(NamespaceManager):
     """One live namespace for cells in all contexts, and the coroutines that they leave behind.
 
@@ -157,7 +163,13 @@ class AsyncNamespaceManager(NamespaceManager):
                 )
             self.set_event_loop(loop)
         self._forget_home()
-        self._home = Home(loop, name=self.name, context=self._context)
+        released = weakref.WeakMethod(self._release_hooks)
+        self._home = Home(
+            loop,
+            name=self.name,
+            context=self._context,
+            on_shutdown=lambda: _call(released),
+        )
         self._install_hooks(loop)
         self.ledger.adopt_held(loop, self._context.copy())
         return self._home
@@ -168,8 +180,7 @@ class AsyncNamespaceManager(NamespaceManager):
             self._home.close(why)
             self._context = self._home.context.copy()
             self._home = None
-        if self._remove_hooks is not None:
-            self._remove_hooks()
+        self._release_hooks()
 
     def _install_hooks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Install what the process and the loop share, to be removed however this object ends."""
@@ -178,6 +189,11 @@ class AsyncNamespaceManager(NamespaceManager):
             output_hooks.install()
             signals = main_thread_interrupts.install()
             self._remove_hooks = weakref.finalize(self, _remove_hooks_of, loop, signals)
+
+    def _release_hooks(self) -> None:
+        """Remove the hooks, once."""
+        if self._remove_hooks is not None:
+            self._remove_hooks()
 
     def _adopt_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """Adopt what is held: now on the loop's own thread, soon from another one."""

@@ -31,7 +31,7 @@ def _any_of(*instructions: int) -> re.Pattern[bytes]:
     return re.compile(b"[" + b"".join(re.escape(bytes([op])) for op in instructions) + b"]", re.S)
 
 
-_AT_TOP = _any_of(*_STORE, *_DELETE, _STAR, _ANNOTATIONS)
+_RARE = _any_of(_OPMAP["STORE_GLOBAL"], *_DELETE, _STAR, _ANNOTATIONS)
 _NESTED = _any_of(*_GLOBAL)
 
 DYNAMIC_NAMES = frozenset(
@@ -87,12 +87,13 @@ def scan(*codes: CodeType) -> Bindings:
         calls = calls or operations.translate(None, _QUIET) != b""
         exact = exact and DYNAMIC_NAMES.isdisjoint(names)
         nested += [constant for constant in code.co_consts if type(constant) is CodeType]
-        for match in _AT_TOP.finditer(operations):
-            index = match.start()
-            if raw[2 * index] == _STORE_NAME and raw[2 * index - 2] != _EXTENDED_ARG:
-                bound.add(names[raw[2 * index + 1]])  # nearly all there is, without a call
-            else:
-                exact = _note(raw, names, index, bound, deleted) and exact
+        index = operations.find(_STORE_NAME)
+        while index >= 0:  # nearly all there is
+            bound.add(names[_argument(raw, index)])
+            index = operations.find(_STORE_NAME, index + 1)
+        if _RARE.search(operations):
+            for match in _RARE.finditer(operations):
+                exact = _note(raw, names, match.start(), bound, deleted) and exact
     if nested:
         inner = _scan_nested(nested, bound, deleted)
         exact, defines_global = exact and inner.exact, inner.defines_global

@@ -79,7 +79,7 @@ class CellRun(Job):
         try:
             if self.observer is not None:
                 self.observer.cell_started(self)
-            self.value = self._run_code()
+            self.value = self._run_blocking() if self.cell.blocking else self._run_code()
             while self.children:  # cells that the code has started and that still run
                 run_sync(_ended(self.children))
         except BaseException as error:  # a boundary: whatever the cell raises is its outcome
@@ -112,6 +112,13 @@ class CellRun(Job):
             value = eval(cell.last, mapping)
             return run_sync(value) if cell.last_is_coroutine else value
         return mapping.get("__result__") if "__result__" in cell.bound else None
+
+    def _run_blocking(self) -> Any:
+        """Run the blocking form, which ends with the error that its async form would end with."""
+        try:
+            return self._run_code()
+        except StopIteration as error:  # PEP 479: no coroutine lets it out
+            raise RuntimeError("coroutine raised StopIteration") from error
 
     # -- output ------------------------------------------------------------------------------
 

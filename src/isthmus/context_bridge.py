@@ -144,7 +144,7 @@ class ExecutionContextBridge:
         parent = current_job.get()
         if concurrent:
             home.start_concurrent(run)
-        elif parent is not None and parent.owner is home and parent.state == "running":
+        elif parent is not None and parent.owner is home and parent.state != "ended":
             await home.run_nested(run, parent)
             return
         else:

@@ -24,9 +24,9 @@ from isthmus.errors import SessionClosedError
 from isthmus.home_task import (
     HomeTask,
     Settlement,
-    as_current_task,
     cancel_for,
     drive_in_task,
+    run_as_current,
     take_back,
 )
 from isthmus.interrupts import on_main_thread
@@ -48,6 +48,8 @@ class Home:
     Arguments:
         loop: The home loop.
         name: For the names of tasks and threads.
+        context: What the home task's context variables start with.
+        on_shutdown: Called when the loop's shutdown has ended the home.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Home:
         *,
         name: str,
         context: contextvars.Context | None = None,
+        on_shutdown: Callable[[], None] | None = None,
     ) -> None:
         self.loop = loop
         self.name = name
@@ -66,6 +69,7 @@ class Home:
         self.queue: deque[Job] = deque()
         self.aside: set[Job] = set()
         self.tasks: weakref.WeakSet[asyncio.Future[object]] = weakref.WeakSet()
+        self._on_shutdown = on_shutdown
         self._hogged_seconds = 0.0
         self._task: HomeTask | None = None
         self._thread: CellThread | None = None
@@ -90,6 +94,7 @@ class Home:
     def _thread_of_cells(self) -> CellThread:
         if self._thread is None:
             self._thread = CellThread(self.loop, weakref.ref(self), name=f"isthmus {self.name}")
+            weakref.finalize(self, self._thread.close, "the session was dropped").atexit = False
         return self._thread
 
     @property
@@ -129,8 +134,7 @@ class Home:
         self.running = job
         job.state = "running"
         task = self._task or self.task_of_cells()
-        with as_current_task(task):
-            self.context.run(task.run, job)
+        run_as_current(task, self.context, job)
 
     def _start_in_thread(self, job: Job) -> None:
         task = job.task = self._task or self.task_of_cells()
@@ -322,10 +326,13 @@ class Home:
         """A home task has left: told to, retired, or because the loop shuts down."""
         if task is not self._task:
             return
+        shutdown = not self.closed
         self.close("the event loop is shutting down")
         for job in self.jobs():
             job.abandoned = True
             job.end()
+        if shutdown and self._on_shutdown is not None:
+            self._on_shutdown()
 
     async def wind_down(self, timeout: float) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """Stop all jobs, then cancel all tasks that they started, waiting for each at most *timeout*.
@@ -363,7 +370,7 @@ class Home:
         self.closed = True
         while self.queue:
             self.queue.popleft().end()
-        if self._task is not None:
+        if self._task is not None and not self.loop.is_closed():
             self._task.mailbox.put(None)
         for thread in [self._thread, *self._extra_threads]:
             if thread is not None:

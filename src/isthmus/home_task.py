@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from types import FrameType
 from typing import Any
@@ -142,9 +141,8 @@ class HomeTask(asyncio.Task[None]):
         job.owner.ended(job)
 
 
-@contextmanager
-def as_current_task(task: asyncio.Task[Any]) -> Iterator[None]:
-    """Let *task* be the current one instead of the task that runs.
+def run_as_current(task: HomeTask, context: Context, job: Job) -> None:
+    """Run *job* with *task* as the current one instead of the task that runs.
 
     By the functions that asyncio documents for third-party tasks ("Extending: task lifetime
     support").
@@ -155,7 +153,7 @@ def as_current_task(task: asyncio.Task[Any]) -> Iterator[None]:
         asyncio._leave_task(loop, outer)
     asyncio._enter_task(loop, task)
     try:
-        yield
+        context.run(task.run, job)
     finally:
         asyncio._leave_task(loop, task)
         if outer is not None:

@@ -116,6 +116,7 @@ class Session:
 
         Cancel: cancels the cell, waits for its end, then goes on.
         """
+        self._check_open()
         return await self.executor.run(
             code,
             context=self.context if context is None else context,
@@ -177,8 +178,9 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """Whether the session has ended."""
-        return self.manager.closed
+        """Whether the session has ended: closed, or with the shutdown of its loop."""
+        home = self.manager.current_home
+        return self.manager.closed or (home is not None and home.closed)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -253,14 +253,21 @@ class _ClassText(Sequence[str]):
 
 
 def innermost(codes: Iterable[CodeType]) -> list[weakref.ref[CodeType]]:
-    """List the innermost code objects: a code object holds those in it, so these die last."""
+    """List the innermost code objects: a code object holds those in it, so these die last.
+
+    Code of a cell's top level is not among them: it runs once, and only a traceback keeps it.
+    """
     found = []
-    pending = list(codes)
+    pending = [inner for code in codes for inner in _within(code)]
     while pending:
         code = pending.pop()
-        nested = [constant for constant in code.co_consts if type(constant) is CodeType]
+        nested = _within(code)
         if nested:
             pending.extend(nested)
         else:
             found.append(weakref.ref(code))
     return found
+
+
+def _within(code: CodeType) -> list[CodeType]:
+    return [constant for constant in code.co_consts if type(constant) is CodeType]

@@ -11,7 +11,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -26,6 +26,10 @@ from isthmus.events import CellResult
 from isthmus.session import Session
 
 SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
+
+STOP_SECONDS = 1.0
+"""How long a cell may take to end that was told to; from the air. Python cannot interrupt a thread
+that is blocked in C code."""
 
 INTERRUPTED = 128 + signal.SIGINT
 """What shells report of a program that Ctrl-C has ended: 130."""
@@ -77,8 +81,9 @@ class ProgramRun:
         self._report = report
         self._tally = Tally(len(program.cells))
         self._session: Session | None = None
-        self._waiting: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._given_up = asyncio.Event()
+        self._settling = False
         self.stopped_with: int | None = None
         """The exit status of a run that was stopped."""
 
@@ -88,11 +93,9 @@ class ProgramRun:
         self._loop = asyncio.get_running_loop()
         session = self._session = self._open()
         try:
-            status = await self._run_cells(session)
-            if status is None:
-                status = await self._settle(session)
+            status = await self._unless_given_up(self._run(session))
         finally:
-            await self._close(session)
+            await self._close()
         self._tally.seconds = time.monotonic() - started
         if self.stopped_with == INTERRUPTED:
             self._report.notice("interrupted by Ctrl-C")
@@ -105,11 +108,24 @@ class ProgramRun:
         if self._session is not None:
             self._session.interrupt()
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop_waiting)
+            self._loop.call_soon_threadsafe(self._give_up_soon)
 
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
+    def _give_up_soon(self) -> None:
+        """Let the cell end; nothing else is worth waiting for."""
+        assert self._loop is not None
+        self._loop.call_later(0.0 if self._settling else STOP_SECONDS, self._given_up.set)
+
+    async def _unless_given_up(self, work: Coroutine[Any, Any, int]) -> int:
+        """Wait for *work*, or until a stopped run is given up; its result is then FAILURE."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            waiter = group.create_task(self._given_up.wait())
+            await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await self._close()
+            task.cancel()
+            waiter.cancel()
+        return FAILURE if task.cancelled() else task.result()
 
     def _open(self) -> Session:
         """A session whose module is what ``__main__`` would be under ``python FILE``."""
@@ -127,6 +143,11 @@ class ProgramRun:
             session.namespace["__file__"] = str(path)
         session.namespace["__doc__"] = self._program.docstring
         return session
+
+    async def _run(self, session: Session) -> int:
+        """Run the cells, then wait for what they have left behind; the exit status."""
+        status = await self._run_cells(session)
+        return await self._settle(session) if status is None else status
 
     async def _run_cells(self, session: Session) -> int | None:
         """Run the cells. The exit status, or None when all have succeeded."""
@@ -165,13 +186,9 @@ class ProgramRun:
         unfinished = [name for name, it in session.pending_coroutines.items() if not _is_done(it)]
         if unfinished:
             self._report.notice(f"waiting for what was left behind: {', '.join(unfinished)}")
-        waiting = session.await_pending_coroutines(self._options.timeout)
-        self._waiting = asyncio.ensure_future(waiting)
-        try:
-            settled = await self._waiting
-        except asyncio.CancelledError:
-            if self.stopped_with is None:
-                raise
+        self._settling = True
+        settled = await session.await_pending_coroutines(self._options.timeout)
+        if self.stopped_with is not None:
             return self.stopped_with
         for name, error in settled.errors.items():
             self._report.coroutine_failed(name, error)
@@ -179,9 +196,12 @@ class ProgramRun:
             self._report.notice(f"did not end in time: {', '.join(settled.unfinished)}")
         return FAILURE if settled.errors or settled.unfinished else SUCCESS
 
-    async def _close(self, session: Session) -> None:
+    async def _close(self) -> None:
+        """Close the session and say what would not end. Idempotent."""
+        session, self._session = self._session, None
+        if session is None:
+            return
         left = await session.close()
-        self._session = None
         if not left.clean:
             names = [*(f"cell {number}" for number in left.cells), *left.tasks]
             self._report.notice(f"would not end: {', '.join(names) or 'the thread of the cells'}")

@@ -1,0 +1,84 @@
+"""Measuring. Owns rounds, medians and the table; knows nothing of what is measured.
+
+Machines are shared and noisy, so a figure is never a time alone: every case is measured in the same
+rounds as its floor, one after the other, and what is compared are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+Case = Callable[[], Awaitable[float]]
+"""Measures once; gives seconds for one operation."""
+
+
+@dataclass(slots=True)
+class Figure:
+    """One line of the table.
+
+    Attributes:
+        name: What is measured.
+        measured: Its median, in microseconds unless *unit* says otherwise.
+        allowed: At most this, in the same unit.
+        floor: What it is compared with, in words.
+        note: The same as a ratio, in words.
+    """
+
+    name: str
+    measured: float
+    allowed: float
+    floor: str
+    note: str
+    unit: str = "µs"
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is within what is allowed."""
+        return self.measured <= self.allowed
+
+
+@dataclass(slots=True)
+class Samples:
+    """Seconds for one operation, by case."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def median(self, name: str) -> float:
+        """The median of one case, in microseconds."""
+        return statistics.median(self.seconds[name]) * 1e6
+
+
+async def per_operation(operation: Callable[[], Awaitable[object]], count: int) -> float:
+    """Seconds for one *operation*, awaited *count* times."""
+    start = time.perf_counter()
+    for _ in range(count):
+        await operation()
+    return (time.perf_counter() - start) / count
+
+
+async def interleaved(cases: dict[str, Case], rounds: int) -> Samples:
+    """Measure all *cases* in turn, round by round, beginning with another one each round."""
+    samples = Samples({name: [] for name in cases})
+    names = list(cases)
+    for name in names:  # warm up: caches fill, threads start
+        await cases[name]()
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            samples.seconds[name].append(await cases[name]())
+    return samples
+
+
+def table(figures: list[Figure]) -> str:
+    """The figures as a Markdown table."""
+    rows = ["| work | measured | allowed | floor | |", "| --- | ---: | ---: | --- | --- |"]
+    for it in figures:
+        mark = "" if it.reached else "**over**"
+        rows.append(
+            f"| {it.name} | {it.measured:.1f} {it.unit} | {it.allowed:.1f} {it.unit} "
+            f"| {it.floor} | {it.note} {mark} |"
+        )
+    return "\n".join(rows)

@@ -1,0 +1,109 @@
+"""Fixtures of every test: contexts, loops, sessions that are closed, and a check that nothing stays.
+
+A test that is an ``async def`` runs in an event loop of its own, of the flavour in question. No
+plug-in is needed for it: :func:`pytest_pyfunc_call` below is the whole of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, run_async
+
+from isthmus import MemoryTransport, Session
+
+_SESSIONS = pytest.StashKey[list[Session]]()
+_WATCH = pytest.StashKey[LoopWatch]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The markers of this suite."""
+    config.addinivalue_line(
+        "markers", "requirement(*ids): the test shows that these rows of requirements.py hold"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Contexts, and pairs of them; the loop flavours for tests that ask for them."""
+    if "context" in metafunc.fixturenames:
+        metafunc.parametrize("context", CONTEXTS)
+    if {"first", "second"} <= set(metafunc.fixturenames):
+        metafunc.parametrize(("first", "second"), PAIRS, ids=[f"{a}-{b}" for a, b in PAIRS])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Check that no thread, process, descriptor, module, source or hook stays after a test."""
+    before = Census.take()
+    yield
+    before.check()
+
+
+@pytest.fixture
+def flavour() -> str:
+    """The kind of event loop that the test runs in."""
+    return "asyncio"
+
+
+@pytest.fixture
+def sequencer() -> Sequencer:
+    """A fresh sequencer."""
+    return Sequencer()
+
+
+@pytest.fixture
+def transport() -> MemoryTransport:
+    """A fresh transport."""
+    return MemoryTransport()
+
+
+@pytest.fixture
+def loop_watch(request: pytest.FixtureRequest) -> LoopWatch:
+    """What the loop complains of; a test that asks for it answers for the complaints itself."""
+    watch = request.node.stash[_WATCH] = LoopWatch()
+    return watch
+
+
+@pytest.fixture
+def make_session(request: pytest.FixtureRequest) -> Callable[..., Session]:
+    """Makes sessions that are closed, in the test's loop, when the test has ended."""
+    sessions = request.node.stash.setdefault(_SESSIONS, [])
+
+    def make(*arguments: Any, **options: Any) -> Session:
+        sessions.append(Session(*arguments, **options))
+        return sessions[-1]
+
+    return make
+
+
+@pytest.fixture
+def session(make_session: Callable[..., Session]) -> Session:
+    """A session with nothing out of the ordinary."""
+    return make_session()
+
+
+async def _close_all(sessions: list[Session]) -> None:
+    for session in sessions:
+        report = await session.close()
+        assert report.clean, f"closing {session.name!r} left {report}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an async test."""
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    values = pyfuncitem.funcargs
+    arguments = {name: values[name] for name in inspect.signature(test).parameters}
+    sessions = pyfuncitem.stash.get(_SESSIONS, [])
+    watch = pyfuncitem.stash.get(_WATCH, None) or LoopWatch()
+    run_async(
+        test(**arguments), lambda: _close_all(sessions), values.get("flavour", "asyncio"), watch
+    )
+    if _WATCH not in pyfuncitem.stash:
+        assert not watch.complaints, f"the loop complained: {watch.complaints}"
+    return True

@@ -1,0 +1,356 @@
+"""What the tests share: event loop flavours, forced interleavings, child processes, leak checks.
+
+Refuses to know: what is tested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import linecache
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+WAIT_SECONDS = 5.0
+"""The bound of every single wait in a test."""
+
+TEST_SECONDS = 20.0
+"""The bound of one whole async test."""
+
+CONTEXTS = ("async", "thread", "sync")
+PAIRS = [(first, second) for first in CONTEXTS for second in CONTEXTS]
+
+
+def cell(source: str) -> str:
+    """*source* without the indentation that it has in the test's own text."""
+    return textwrap.dedent(source).strip("\n")
+
+
+# -- event loops -------------------------------------------------------------------------------
+
+
+def make_runner(flavour: str) -> asyncio.Runner:
+    """A runner with an event loop of one flavour, whose ways the tests cannot tell apart."""
+    if flavour == "uvloop":
+        import uvloop
+
+        return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    return asyncio.Runner(debug=flavour == "debug")
+
+
+@dataclass
+class LoopWatch:
+    """What one test's event loop complained of, and what is left in it."""
+
+    complaints: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's exception handler."""
+        self.complaints.append(context)
+
+
+def _other_tasks() -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+async def _guarded(
+    test: Coroutine[Any, Any, None], close: Callable[[], Coroutine[Any, Any, None]], flavour: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    host_factory = None
+    if flavour == "eager":
+        host_factory = asyncio.eager_task_factory  # type: ignore[attr-defined,unused-ignore]
+        loop.set_task_factory(host_factory)
+    current_task = asyncio.current_task
+    own_attributes = set(getattr(loop, "__dict__", ()))
+    try:
+        async with asyncio.timeout(TEST_SECONDS):
+            await test
+    finally:
+        await close()
+    await eventually(lambda: not _other_tasks(), lambda: f"the end of {_other_tasks()}")
+    assert loop.get_task_factory() is host_factory, "the loop's task factory was not put back"
+    assert asyncio.current_task is current_task, "asyncio.current_task was not put back"
+    added = set(getattr(loop, "__dict__", ())) - own_attributes
+    assert not {name for name in added if "call" in name or "create" in name}, added
+
+
+def run_async(
+    test: Coroutine[Any, Any, None],
+    close: Callable[[], Coroutine[Any, Any, None]],
+    flavour: str,
+    watch: LoopWatch,
+) -> None:
+    """Run *test* in a loop of its own, then *close*; nothing of either may be left in the loop."""
+    with make_runner(flavour) as runner:
+        loop = runner.get_loop()
+        loop.set_exception_handler(watch.note)
+        runner.run(_guarded(test, close, flavour))
+
+
+# -- interleavings -----------------------------------------------------------------------------
+
+
+class Sequencer:
+    """Forces an order on code in several tasks and threads: point 0 passes first, then 1, …
+
+    ``sequencer.point(n)`` blocks a thread, ``await sequencer.reach(n)`` a task, until all points
+    before *n* have passed.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._changed = threading.Condition()
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def _pass(self) -> None:
+        self._next += 1
+        self._changed.notify_all()
+        for loop, event in self._waiters:
+            loop.call_soon_threadsafe(event.set)
+        self._waiters.clear()
+
+    def point(self, number: int) -> None:
+        """Wait in a thread for the turn of *number*, and pass it."""
+        with self._changed:
+            reached = self._changed.wait_for(lambda: self._next >= number, WAIT_SECONDS)
+            assert reached, f"point {number} was not reached: still before {self._next}"
+            self._pass()
+
+    async def reach(self, number: int) -> None:
+        """Wait in a task for the turn of *number*, and pass it."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                with self._changed:
+                    if self._next >= number:
+                        self._pass()
+                        return
+                    event = asyncio.Event()
+                    self._waiters.append((asyncio.get_running_loop(), event))
+                await event.wait()
+
+    @property
+    def passed(self) -> int:
+        """How many points have passed."""
+        return self._next
+
+
+class Beat:
+    """Counts how often the loop goes round, so that a test can say "so many rounds later"."""
+
+    @staticmethod
+    async def rounds(count: int) -> None:
+        """Let the loop go round *count* times."""
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+
+async def eventually(
+    condition: Callable[[], object], what: Callable[[], str] = lambda: "the condition"
+) -> None:
+    """Let the loop go round until *condition* holds."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"{what()} did not come about"
+        await asyncio.sleep(0.001)
+
+
+class LoopThread:
+    """An event loop in a thread of its own, as a host with several loops has it."""
+
+    def __init__(self) -> None:
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._main, daemon=True)
+
+    def _main(self) -> None:
+        with asyncio.Runner() as runner:
+            self.loop = runner.get_loop()
+            self._stop = asyncio.Event()
+            self.loop.call_soon(self._started.set)
+            runner.run(self._until_stopped())
+
+    async def _until_stopped(self) -> None:
+        await self._stop.wait()
+
+    def submit(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Start *work* there; a ``concurrent.futures.Future``."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run *work* there and wait for it, blocking."""
+        return self.submit(work).result(WAIT_SECONDS)
+
+    async def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run *work* there and wait for it in the caller's loop."""
+        return await asyncio.wait_for(asyncio.wrap_future(self.submit(work)), WAIT_SECONDS)
+
+    def __enter__(self) -> LoopThread:
+        self._thread.start()
+        assert self._started.wait(WAIT_SECONDS)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(WAIT_SECONDS)
+        assert not self._thread.is_alive()
+
+
+# -- child processes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ChildResult:
+    """How a child process ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run_in_child(
+    program: str, *arguments: str, seconds: float = 20.0, interrupt_at: str | None = None
+) -> ChildResult:
+    """Run *program* in a Python of its own, which is killed at the deadline.
+
+    Arguments:
+        program: Its source.
+        seconds: The deadline; missing it fails the test.
+        interrupt_at: Send ``SIGINT`` once this line was printed.
+    """
+    command = [sys.executable, "-X", "faulthandler", "-c", cell(program), *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as child:
+        assert child.stdout is not None
+        before = ""
+        if interrupt_at is not None:
+            for line in child.stdout:
+                before += line
+                if line.strip() == interrupt_at:
+                    child.send_signal(signal.SIGINT)
+                    break
+        try:
+            stdout, stderr = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGABRT)  # faulthandler prints where every thread stands
+            stdout, stderr = child.communicate()
+            raise AssertionError(f"the child hangs:\n{before}{stdout}\n{stderr}") from None
+    return ChildResult(child.returncode, before + stdout, stderr)
+
+
+# -- leaks ---------------------------------------------------------------------------------------
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:  # the listing's own descriptor
+            continue
+    return found
+
+
+def _children() -> set[str]:
+    found: set[str] = set()
+    for children in Path("/proc/self/task").glob("*/children"):
+        try:
+            found.update(children.read_text().split())
+        except OSError:  # the thread has ended, or the kernel does not tell
+            continue
+    return found
+
+
+def _session_modules() -> set[str]:
+    return {name for name in sys.modules if name.startswith("isthmus_")}
+
+
+def _session_sources() -> set[str]:
+    return {name for name in linecache.cache if "isthmus" in name and not os.path.exists(name)}
+
+
+@dataclass
+class Census:
+    """What a process has that a session could leave behind."""
+
+    threads: set[threading.Thread]
+    descriptors: dict[str, str]
+    children: set[str]
+    modules: set[str]
+    sources: set[str]
+    hooks: dict[str, object]
+
+    @classmethod
+    def take(cls) -> Census:
+        """What there is now."""
+        hooks: dict[str, object] = {
+            "sys.stdout": sys.stdout,
+            "sys.stderr": sys.stderr,
+            "sys.excepthook": sys.excepthook,
+            "threading.excepthook": threading.excepthook,
+            "threading.Thread.start": threading.Thread.start,
+            "asyncio.current_task": asyncio.current_task,
+            "asyncio.tasks.current_task": asyncio.tasks.current_task,
+            "asyncio.run": asyncio.run,
+            "SIGURG": signal.getsignal(signal.SIGURG),
+            "SIGINT": signal.getsignal(signal.SIGINT),
+            "__main__": sys.modules["__main__"],
+        }
+        return cls(
+            set(threading.enumerate()),
+            _descriptors(),
+            _children(),
+            _session_modules(),
+            _session_sources(),
+            hooks,
+        )
+
+    def left_behind(self) -> Iterator[str]:
+        """What there is now and was not then, in words."""
+        now = Census.take()
+        for thread in now.threads - self.threads:
+            yield f"thread {thread.name!r}"
+        for number, target in now.descriptors.items():
+            if self.descriptors.get(number) != target:
+                yield f"descriptor {number}: {target}"
+        for what in ("children", "modules", "sources"):
+            for it in getattr(now, what) - getattr(self, what):
+                yield f"{what}: {it}"
+        for name, value in now.hooks.items():
+            if value != self.hooks[name]:
+                yield f"hook {name}: {value!r} where {self.hooks[name]!r} was"
+
+    def check(self) -> None:
+        """Fail when something is left behind that does not go away by itself.
+
+        Daemon threads that were told to end and objects in garbage get some time.
+        """
+        deadline = time.monotonic() + WAIT_SECONDS
+        collected = False
+        while left := list(self.left_behind()):
+            if not collected:
+                gc.collect()
+                collected = True
+            elif time.monotonic() > deadline:
+                raise AssertionError("left behind: " + "; ".join(left))
+            time.sleep(0.002)
