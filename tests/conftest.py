@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
+def nothing_is_left_behind(flavour: str) -> Iterator[None]:
     """Check that no thread, process, descriptor, module, source or hook stays after a test."""
     before = Census.take()
     yield

@@ -52,10 +52,12 @@ class CellRun(Job):
         deadline: When it is told to stop, on the clock of ``time.perf_counter``; None for never.
         adopted: Names whose coroutines became tasks at its end.
         duration: Seconds from the start of the code to its outcome.
+        told: Whether the observer wants to hear of the start.
         title: A label for events.
     """
 
     observer: CellObserver | None = None
+    told = False
     title = ""
     value: Any = None
     error: BaseException | None = None
@@ -77,7 +79,7 @@ class CellRun(Job):
         """Run the code and keep its outcome. Never raises. Called in the cell's context."""
         self.started = time.perf_counter()
         try:
-            if self.observer is not None:
+            if self.told and self.observer is not None:
                 self.observer.cell_started(self)
             self.value = self._run_blocking() if self.cell.blocking else self._run_code()
             while self.children:  # cells that the code has started and that still run

@@ -260,9 +260,11 @@ class CellThread:
         """Run *job*, which is the current one, and tell the loop."""
         current_job.set(job)
         job.guard = self
-        if job.snapshot is not None:
-            self.thread_side.reflect(job.snapshot)
+        snapshot = job.snapshot
+        if snapshot is not None:
             job.snapshot = None
+            if self.thread_side.has_work(snapshot):
+                self.thread_side.reflect(snapshot)
         if job.awaits:
             with running_loop_of_thread(self.loop, job.task):
                 job.evaluate()

@@ -120,14 +120,17 @@ class ExecutionContextBridge:
             await self._run_elsewhere(run, timeout, concurrent)
             return
         run.owner = home
-        if timeout is not None:
-            with self._deadline(home, run, timeout):
-                await self._run_here(home, run, concurrent)
+        if timeout is not None or concurrent or current_job.get() is not None:
+            await self._run_specially(home, run, timeout, concurrent)
         else:
-            await self._run_here(home, run, concurrent)
+            home.enqueue(run)
+            if run.state != "ended":
+                await self._wait_for(home, run)
         if not run.evaluated:
             what = "is still running" if run.abandoned else "was stopped before it started"
             run.error = asyncio.CancelledError(f"cell {run.number} {what}")
+        elif home.has_hogged(run):
+            await asyncio.sleep(0)
 
     async def _run_elsewhere(
         self, run: CellRun, timeout: float | None, concurrent: bool
@@ -139,20 +142,20 @@ class ExecutionContextBridge:
         work = self.run(run, timeout=timeout, concurrent=concurrent)
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
-    async def _run_here(self, home: Home, run: CellRun, concurrent: bool) -> None:
-        """Start *run* in its way and wait for its end."""
+    async def _run_specially(
+        self, home: Home, run: CellRun, timeout: float | None, concurrent: bool
+    ) -> None:
+        """Run *run* in the way that suits its caller and its options."""
         parent = current_job.get()
-        if concurrent:
-            home.start_concurrent(run)
-        elif parent is not None and parent.owner is home and parent.state != "ended":
-            await home.run_nested(run, parent)
-            return
-        else:
-            home.enqueue(run)
-        if run.state != "ended":
-            await self._wait_for(home, run)
-        elif home.has_hogged(run.duration):
-            await asyncio.sleep(0)
+        with self._deadline(home, run, timeout):
+            if concurrent:
+                home.start_concurrent(run)
+            elif parent is not None and parent.owner is home and parent.state != "ended":
+                await home.run_nested(run, parent)
+            else:
+                home.enqueue(run)
+            if run.state != "ended":
+                await self._wait_for(home, run)
 
     async def _wait_for(self, home: Home, run: CellRun) -> None:
         """Wait for the end of *run*; when the caller is cancelled, stop it and wait all the same."""
@@ -164,8 +167,11 @@ class ExecutionContextBridge:
             raise
 
     @contextmanager
-    def _deadline(self, home: Home, run: CellRun, timeout: float) -> Iterator[None]:
+    def _deadline(self, home: Home, run: CellRun, timeout: float | None) -> Iterator[None]:
         """Stop *run* after *timeout* seconds: by the loop, or by a signal when the loop is hogged."""
+        if timeout is None:
+            yield
+            return
         run.deadline = time.perf_counter() + timeout
         alarm = home.loop.call_later(max(timeout, 0), self._expire, home, run)
         watched = home.on_main_thread and run.context != "thread"

@@ -31,9 +31,9 @@ class ContextMirror:
         self._private = private
         self._tokens: dict[ContextVar[Any], Token[Any]] = {}
 
-    def differs(self, source: Context) -> bool:
-        """Whether *source* can hold anything to reflect: a variable that is not private."""
-        return bool(self._tokens) or any(var not in self._private for var in source)
+    def has_work(self, source: Context) -> bool:
+        """Whether *source* may hold anything to reflect; most sessions set no variable at all."""
+        return len(source) > len(self._private) or bool(self._tokens)
 
     def reflect(self, source: Context) -> None:
         """Give every variable of the current context the value that it has in *source*.

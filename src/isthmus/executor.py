@@ -130,6 +130,7 @@ class AsyncExecutor:
         except SyntaxError as error:
             return self._not_compiled(number, code, context, error, title)
         run.observer = self
+        run.told = self.emitter.active
         if title:
             run.title = title
         await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
@@ -162,17 +163,16 @@ class AsyncExecutor:
 
     def cell_started(self, run: CellRun) -> None:
         """Tell the transport that *run* starts."""
-        if self.emitter.active:
-            self.emitter.emit(
-                CellStarted(
-                    self.session_id,
-                    run.number,
-                    run.context,
-                    run.cell.filename,
-                    run.cell.source,
-                    run.title,
-                )
+        self.emitter.emit(
+            CellStarted(
+                self.session_id,
+                run.number,
+                run.context,
+                run.cell.filename,
+                run.cell.source,
+                run.title,
             )
+        )
 
     def cell_ended(self, run: CellRun) -> None:
         """Synchronise the namespace after *run*, and tell the transport its outcome."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -36,10 +37,7 @@ from isthmus.portal import in_portal
 
 
 HOGGED_SECONDS = 0.005
-"""How long cells of one caller may run in a row before the loop goes round in between."""
-
-CELL_OVERHEAD_SECONDS = 0.00002
-"""What a cell costs beside its own code; measured, to the order of magnitude."""
+"""How long cells that end at once may follow each other before the loop goes round in between."""
 
 
 class Home:
@@ -70,7 +68,7 @@ class Home:
         self.aside: set[Job] = set()
         self.tasks: weakref.WeakSet[asyncio.Future[object]] = weakref.WeakSet()
         self._on_shutdown = on_shutdown
-        self._hogged_seconds = 0.0
+        self._last_round = 0.0
         self._task: HomeTask | None = None
         self._thread: CellThread | None = None
         self.on_main_thread = on_main_thread()
@@ -145,15 +143,18 @@ class Home:
         self.in_thread.append(job)
         self._thread_of_cells().submit(job)
 
-    def has_hogged(self, seconds: float) -> bool:
-        """Count a cell of so many seconds that ran to its end within its caller's step.
+    def has_hogged(self, job: Job) -> bool:
+        """Count *job*, which has ended; whether its caller should let the loop go round now.
 
-        Whether the caller should let the loop go round: a row of such cells never lets it.
+        A cell that never waits ends within its caller's step, so that a row of them would never let
+        the loop go on.
         """
-        self._hogged_seconds += seconds + CELL_OVERHEAD_SECONDS
-        if self._hogged_seconds < HOGGED_SECONDS:
+        if job.done is not None:  # its caller has waited
             return False
-        self._hogged_seconds = 0.0
+        now = time.monotonic()
+        if now - self._last_round < HOGGED_SECONDS:
+            return False
+        self._last_round = now
         return True
 
     async def run_nested(self, job: Job, parent: Job) -> None:
@@ -242,7 +243,7 @@ class Home:
             if job.mailbox is not None:
                 job.mailbox.put(None)
             return
-        if self._thread is not None and self._thread.loop_side.differs(snapshot):
+        if self._thread is not None and self._thread.loop_side.has_work(snapshot):
             self.context.run(self._thread.loop_side.reflect, snapshot)
         self.in_thread.popleft()
         if job.cancels:  # given to the home task, which may not have noticed yet

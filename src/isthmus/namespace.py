@@ -80,6 +80,10 @@ class NamespaceManager:
         main: Register the module as ``__main__`` and put back the old one on :meth:`close`.
         history: Keep the last three values that are not None in ``_``, ``__`` and ``___``.
 
+    Attributes:
+        namespace: The live mapping itself; its identity never changes.
+        module: The module that it belongs to.
+
     Threads: any, for every method.
     """
 
@@ -96,17 +100,12 @@ class NamespaceManager:
         self._prelude: dict[str, Any] = dict(vars(builtins))
         self._value_in_history: object = None
         self._listeners: list[UpdateListener] = []
-        self._mapping = vars(self.module)
-        self._mapping["__builtins__"] = self._prelude
-        self._mapping["asyncio"] = asyncio
+        self.namespace: dict[str, Any] = vars(self.module)
+        self.namespace["__builtins__"] = self._prelude
+        self.namespace["asyncio"] = asyncio
         self._remove = weakref.finalize(
             self, _remove_module, self.module_name, self.module, replaced
         )
-
-    @property
-    def namespace(self) -> dict[str, Any]:
-        """The live mapping itself; its identity never changes."""
-        return self._mapping
 
     @property
     def lock(self) -> threading.RLock:
@@ -133,7 +132,7 @@ class NamespaceManager:
         running cell reads the same mapping name by name, without the lock.
         """
         checked = [(check_name(name), value) for name, value in updates.items()]
-        mapping = self._mapping
+        mapping = self.namespace
         with self._lock:
             replaced = [mapping.get(name) for name, _ in checked]
             for name, value in checked:
@@ -149,7 +148,7 @@ class NamespaceManager:
         Threads: any. Atomic: against :meth:`update_namespace` and cell boundaries.
         """
         with self._lock:
-            copy = dict(self._mapping)
+            copy = dict(self.namespace)
         for name in MODULE_NAMES:
             copy.pop(name, None)
         return copy
@@ -206,10 +205,10 @@ class NamespaceManager:
         Without ``__builtins__`` the next cell would lose its prelude, without ``__name__`` its
         classes could not be pickled.
         """
-        if self._mapping.get("__builtins__") is not self._prelude:
-            self._mapping["__builtins__"] = self._prelude
-        if "__name__" not in self._mapping:
-            self._mapping["__name__"] = self.module_name
+        if self.namespace.get("__builtins__") is not self._prelude:
+            self.namespace["__builtins__"] = self._prelude
+        if "__name__" not in self.namespace:
+            self.namespace["__name__"] = self.module_name
 
     def remember(self, value: object) -> None:
         """Move the last values on: ``_`` to ``__``, ``__`` to ``___``, *value* to ``_``.
@@ -218,7 +217,7 @@ class NamespaceManager:
         """
         if value is None or not self.history:
             return
-        mapping = self._mapping
+        mapping = self.namespace
         with self._lock:
             kept = mapping.get("_", self._value_in_history) is not self._value_in_history
             if kept:
@@ -232,9 +231,9 @@ class NamespaceManager:
     def rebind(self, name: str, old: object, new: object) -> bool:
         """Bind *name* to *new* if it still holds *old*; whether it did. Atomic. Threads: any."""
         with self._lock:
-            held = self._mapping.get(name) is old
+            held = self.namespace.get(name) is old
             if held:
-                self._mapping[name] = new
+                self.namespace[name] = new
                 if self._value_in_history is old:
                     self._value_in_history = new
         return held

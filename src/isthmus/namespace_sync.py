@@ -80,9 +80,7 @@ class NamespaceSynchronizer:
         manager = self.manager
         if value is not None:
             manager.remember(value)
-        looked_at = self._worth_a_look(manager.namespace if names is None else names)
-        if value is not None and manager.history and type(value) not in _PLAIN:
-            looked_at.append("_")
+        looked_at = self._worth_a_look(names, value)
         if not looked_at:
             return ()
         _log.debug("after a cell of %r in %s: looking at %s", manager.name, context, looked_at)
@@ -96,14 +94,16 @@ class NamespaceSynchronizer:
             return run_sync(self._take(found))
         return manager.ledger.take(found, running_loop(), contextvars.copy_context())
 
-    def _worth_a_look(self, names: Iterable[str]) -> list[str]:
+    def _worth_a_look(self, names: Iterable[str] | None, value: Any) -> list[str]:
         """Those of *names* that do not hold a plain value, or that held an async function."""
         mapping, functions = self.manager.namespace, self.manager._async_functions
-        return [
-            name
-            for name in tuple(names)
-            if type(mapping.get(name)) not in _PLAIN or name in functions
-        ]
+        found = []
+        for name in list(mapping) if names is None else names:
+            if type(mapping.get(name)) not in _PLAIN or name in functions:
+                found.append(name)
+        if type(value) not in _PLAIN and self.manager.history:
+            found.append("_")
+        return found
 
     async def _take(self, found: dict[str, Any]) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()

@@ -64,6 +64,7 @@ class Emitter:
     """Sends a session's events and survives its transport.
 
     Attributes:
+        active: Whether anybody listens, so that events are worth making.
         failures: How many events the transport has refused by raising.
     """
 
@@ -71,12 +72,8 @@ class Emitter:
         if transport is not None and not callable(getattr(transport, "send", None)):
             raise TypeError(f"a transport must have a method send(event), and {transport!r} has not")
         self._transport = transport
+        self.active = transport is not None
         self.failures = 0
-
-    @property
-    def active(self) -> bool:
-        """Whether anybody listens, so that events are worth making."""
-        return self._transport is not None
 
     def emit(self, event: Event) -> None:
         """Send *event*. Never raises: an error of the transport is not the cell's."""
