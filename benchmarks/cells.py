@@ -128,9 +128,7 @@ async def namespace_size(rounds: int) -> list[Figure]:
         large.close()
 
 
-async def _size_figures(
-    small: AsyncExecutor, large: AsyncExecutor, rounds: int
-) -> list[Figure]:
+async def _size_figures(small: AsyncExecutor, large: AsyncExecutor, rounds: int) -> list[Figure]:
     cases: dict[str, Case] = {}
     new = _New()
     for size, executor in (("small", small), ("large", large)):

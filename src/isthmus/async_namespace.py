@@ -212,8 +212,8 @@ class AsyncNamespaceManager(NamespaceManager):
     def update_namespace(self, updates: Mapping[str, Any], source_context: str = "unknown") -> None:
         """Bind every name in *updates*; bare coroutines among the values are adopted.
 
-        Adoption happens at once on the loop's thread, soon after from another thread, and once there
-        is a loop when there is none yet. For the rest see the base class.
+        Adoption happens at once on the loop's thread, soon after from another thread, and once
+        there is a loop when there is none yet. For the rest see the base class.
         """
         super().update_namespace(updates, source_context)
         self.note_functions(updates)
@@ -270,7 +270,8 @@ class AsyncNamespaceManager(NamespaceManager):
 
         Threads: any loop. Cancel: the coroutines go on; nothing is rebound.
         """
-        return await self._on_home_loop(self.ledger.settle(timeout))
+        settled: SettledCoroutines = await self._on_home_loop(self.ledger.settle(timeout))
+        return settled
 
     async def cleanup_coroutines(self, timeout: float = CLEAN_UP_SECONDS) -> tuple[str, ...]:
         """Cancel adopted coroutines and close those that never started.
@@ -283,7 +284,8 @@ class AsyncNamespaceManager(NamespaceManager):
 
         Threads: any loop.
         """
-        return await self._on_home_loop(self.ledger.clean_up(timeout))
+        stubborn: tuple[str, ...] = await self._on_home_loop(self.ledger.clean_up(timeout))
+        return stubborn
 
     async def _on_home_loop(self, work: Any) -> Any:
         """Await *work* on the home loop, whichever loop asks."""
@@ -297,9 +299,9 @@ class AsyncNamespaceManager(NamespaceManager):
     # -- the end -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the home, drop the sources and the module. Idempotent; does not wait for running code.
-
-        Threads: the loop's, or any when the loop does not run.
+        """End the home, drop the sources and the module. Idempotent; running code is not waited
+        for.
+                Threads: the loop's, or any when the loop does not run.
         """
         if self.closed:
             return

@@ -18,7 +18,6 @@ from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput, Forward
 from isthmus.portal import run_sync
 from isthmus.tracebacks import trim
 
-
 CLOCK_SLACK_SECONDS = 0.002
 """How much earlier than asked a loop's timer may fire; its clock's resolution is far below."""
 

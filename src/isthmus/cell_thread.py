@@ -12,10 +12,10 @@ Guarantees:
   keeps jobs that are merely next in order for later.
 - The thread holds no reference to a session between jobs.
 
-Locks: ``_claim`` guards ``current``, ``_retired``, ``_armed`` and ``_interrupted``, so that a job is
-either run by this thread or given to another one, and an interrupt reaches the job that it is meant
-for or none. Innermost; nothing is called inside but CPython's setter of an asynchronous exception.
-Both queues are atomic by themselves.
+Locks: ``_claim`` guards ``current``, ``_retired``, ``_armed`` and ``_interrupted``, so that a job
+is either run by this thread or given to another one, and an interrupt reaches the job that it is
+meant for or none. Innermost; nothing is called inside but CPython's setter of an asynchronous
+exception. Both queues are atomic by themselves.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import ctypes
 import functools
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from types import CoroutineType
 from typing import Any, Protocol
@@ -188,7 +188,7 @@ class CellThread:
         return True
 
     def interrupt(self, job: Job) -> bool:
-        """Raise :class:`CellInterrupted` in the code of *job*; whether it was computing. Any thread.
+        """Raise :class:`CellInterrupted` in the code of *job*; whether it computed. Any thread.
 
         Not while it waits for the loop: there, a cancellation ends it. Blocked in C it gets the
         exception when it comes back.
@@ -251,10 +251,8 @@ class CellThread:
                     break
                 self._run(item)
             item = None
-        try:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self.loop.call_soon_threadsafe(_resolve, self.ended)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            pass
 
     def _run(self, job: Job) -> None:
         """Run *job*, which is the current one, and tell the loop."""
@@ -289,10 +287,8 @@ class CellThread:
             self.loop.call_soon_threadsafe(self._drain)
 
     def _say_ended(self, job: Job) -> None:
-        try:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._post((job, contextvars.copy_context()))
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            pass
 
     def wait_in_loop(self, awaitable: Awaitable[Any]) -> Any:
         """Have the loop await *awaitable*, and run nested jobs meanwhile. The thread's own call.

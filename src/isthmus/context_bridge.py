@@ -28,7 +28,7 @@ GRACE_SECONDS = 0.05
 
 
 class ExecutionContextBridge:
-    """Runs source in a namespace: on the event loop, in the home thread, or as sync code on the loop.
+    """Runs source in a namespace: on the loop, in the home thread, or as sync code on the loop.
 
     Arguments:
         namespace_manager: The namespace; bridges and executors of one namespace share its home, so
@@ -58,7 +58,7 @@ class ExecutionContextBridge:
         return await self._execute(code, "thread")
 
     async def execute_sync_in_async(self, code: str) -> Any:
-        """Run *code* as sync code on the loop's thread. For the rest see :meth:`execute_in_async`."""
+        """Run *code* as sync code on the loop. For the rest see :meth:`execute_in_async`."""
         return await self._execute(code, "sync")
 
     async def _execute(self, code: str, context: Context) -> Any:
@@ -132,9 +132,7 @@ class ExecutionContextBridge:
         elif home.has_hogged(run):
             await asyncio.sleep(0)
 
-    async def _run_elsewhere(
-        self, run: CellRun, timeout: float | None, concurrent: bool
-    ) -> None:
+    async def _run_elsewhere(self, run: CellRun, timeout: float | None, concurrent: bool) -> None:
         """Run *run* from another loop than the home loop."""
         loop = self.manager.loop
         if loop is None or not loop.is_running():
@@ -158,7 +156,7 @@ class ExecutionContextBridge:
                 await self._wait_for(home, run)
 
     async def _wait_for(self, home: Home, run: CellRun) -> None:
-        """Wait for the end of *run*; when the caller is cancelled, stop it and wait all the same."""
+        """Wait for the end of *run*; when the caller is cancelled, stop it, and wait even so."""
         try:
             await run.wait_future(home.loop)
         except asyncio.CancelledError:
@@ -168,7 +166,7 @@ class ExecutionContextBridge:
 
     @contextmanager
     def _deadline(self, home: Home, run: CellRun, timeout: float | None) -> Iterator[None]:
-        """Stop *run* after *timeout* seconds: by the loop, or by a signal when the loop is hogged."""
+        """Stop *run* after *timeout* seconds: by the loop, or by a signal when it is hogged."""
         if timeout is None:
             yield
             return

@@ -2,10 +2,10 @@
 
 Refuses to know: threads, tasks, cells.
 
-No ``Context`` is ever entered twice: a thread runs in a context of its own, and at each crossing the
-side that waits is made equal to the side that ran. What one side has unset (``var.reset(token)``) can
-be unset on the other only where the value had come by a crossing, since a token is good for nothing
-in another context.
+No ``Context`` is ever entered twice: a thread runs in a context of its own, and at each crossing
+the side that waits is made equal to the side that ran. What one side has unset
+(``var.reset(token)``) can be unset on the other only where the value had come by a crossing, since
+a token is good for nothing in another context.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class CellAborted(CellError):
     """The cell raised a ``BaseException`` that is not an ``Exception``."""
 
 
-class CellInterrupted(BaseException):  # noqa: N818 (the contract's name; it is no error of the cell)
+class CellInterrupted(BaseException):
     """Raised inside a cell's code to stop it.
 
     A ``BaseException``, so that ``except Exception`` in the cell does not swallow it, and not a

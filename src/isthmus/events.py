@@ -70,7 +70,7 @@ class CellFinished(Event, frozen=True, tag=True):
 
 
 class NamespaceUpdated(Event, frozen=True, tag=True):
-    """The host bound *names* by ``update_namespace``; *source_context* is what it said of itself."""
+    """The host bound *names* by ``update_namespace``, calling itself *source_context*."""
 
     names: tuple[str, ...]
     source_context: str
@@ -142,7 +142,7 @@ class CellResult:
         raise self._host_error() from self.error
 
     def _host_error(self) -> Exception:
-        """What to raise instead of an exception that would harm the host if it were raised there."""
+        """What to raise instead of an exception that would harm the host there."""
         error, name = self.error, f"cell {self.cell}"
         if self.status == "timeout":
             state = "" if self.stopped else "; its code is still running"

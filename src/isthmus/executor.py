@@ -36,8 +36,8 @@ class AsyncExecutor:
         session_id: What events carry as their session; default: the namespace's name.
         output_limit: Characters of each stream kept in a result.
 
-    Threads: any running loop, for every method; the cells run on the namespace's home loop or in its
-    home thread.
+    Threads: any running loop, for every method; the cells run on the namespace's home loop or in
+    its home thread.
     """
 
     def __init__(
@@ -111,7 +111,9 @@ class AsyncExecutor:
 
         Cancel: cancels the cell and waits for its end.
         """
-        run = await self._run(code, context, timeout, concurrent, filename, title)
+        run = await self._run(
+            code, context, timeout, concurrent=concurrent, filename=filename, title=title
+        )
         return run.result()
 
     async def _run(
@@ -119,6 +121,7 @@ class AsyncExecutor:
         code: str,
         context: RequestedContext,
         timeout: float | None,
+        *,
         concurrent: bool = False,
         filename: str | None = None,
         title: str = "",
@@ -178,9 +181,7 @@ class AsyncExecutor:
         """Synchronise the namespace after *run*, and tell the transport its outcome."""
         if run.abandoned:
             return
-        run.adopted = self.synchronizer.sync_after_execution(
-            run.context, run.cell.bound, run.value
-        )
+        run.adopted = self.synchronizer.sync_after_execution(run.context, run.cell.bound, run.value)
         if "_" in run.adopted and run.value is not None:
             run.value = self.namespace.namespace["_"]
         if self.emitter.active:

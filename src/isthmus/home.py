@@ -4,8 +4,8 @@ Refuses to know: source code, namespaces, events.
 
 Ordered jobs run one at a time, first come first served, over all contexts. Thread jobs that follow
 each other are handed to the thread together, so that a burst of them does not wait for the loop in
-between. Nested jobs run at once, where their caller is; concurrent ones in a task or thread of their
-own.
+between. Nested jobs run at once, where their caller is; concurrent ones in a task or thread of
+their own.
 
 Assumes: every method is called on the loop's thread. So there is no lock here.
 """
@@ -18,6 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from isthmus.cell_thread import PRIVATE_VARIABLES, CellThread, Request
 from isthmus.context_variables import ContextMirror
@@ -34,7 +35,6 @@ from isthmus.interrupts import on_main_thread
 from isthmus.jobs import Job, current_job
 from isthmus.mailbox import Mailbox
 from isthmus.portal import in_portal
-
 
 HOGGED_SECONDS = 0.005
 """How long cells that end at once may follow each other before the loop goes round in between."""
@@ -66,7 +66,7 @@ class Home:
         self.in_thread: deque[Job] = deque()
         self.queue: deque[Job] = deque()
         self.aside: set[Job] = set()
-        self.tasks: weakref.WeakSet[asyncio.Future[object]] = weakref.WeakSet()
+        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._on_shutdown = on_shutdown
         self._last_round = 0.0
         self._task: HomeTask | None = None
@@ -336,7 +336,7 @@ class Home:
             self._on_shutdown()
 
     async def wind_down(self, timeout: float) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Stop all jobs, then cancel all tasks that they started, waiting for each at most *timeout*.
+        """Stop all jobs, then the tasks that they started; wait for each at most *timeout*.
 
         Returns:
             The numbers of cells that would not end, and the names of tasks.
@@ -397,7 +397,7 @@ def _ancestry(job: Job | None) -> Iterator[Job]:
         job = job.parent
 
 
-def _call(method: weakref.WeakMethod[Callable[[HomeTask], None]], task: HomeTask) -> None:
+def _call(method: weakref.WeakMethod[Any], task: HomeTask) -> None:
     target = method()
     if target is not None:
         target(task)

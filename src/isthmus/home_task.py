@@ -10,9 +10,9 @@ A cancellation of it has three sources:
 
 - *ours*, on behalf of one job: taken back (``uncancel``) at that job's end;
 - *the shutdown of the loop*, made while the loop is not running: ends the task;
-- *session code or a scope* (``asyncio.timeout``, a task group, an anyio scope): does what it does in
-  one long coroutine. It reaches the next ``await``, in a later job too if it came while the task was
-  idle. One that no scope made is taken back at the end of the job.
+- *session code or a scope* (``asyncio.timeout``, a task group, an anyio scope): does what it does
+  in one long coroutine. It reaches the next ``await``, in a later job too if it came while the task
+  was idle. One that no scope made is taken back at the end of the job.
 
 Assumes: every method is called on the loop's thread.
 """
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from types import FrameType
 from typing import Any
@@ -32,16 +33,14 @@ from isthmus.portal import Portal, drive_portal, open_portal
 
 
 async def absorb_cancellation() -> None:
-    """Swallow a cancellation that is pending in the current task though all requests are taken back.
+    """Swallow a cancellation that is pending in the current task with all requests taken back.
 
     ``uncancel`` down to zero forgets a pending one on 3.13+ only; before, it has to be let out.
     """
     task = asyncio.current_task()
     if task is not None and task._must_cancel and not task.cancelling():  # type: ignore[attr-defined]
-        try:
+        with suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            pass
 
 
 def _made_by_scope(caller: FrameType) -> bool:
@@ -115,8 +114,8 @@ class HomeTask(asyncio.Task[None]):
     def run(self, job: Job) -> None:
         """Run *job* as a step of this task, though another one runs now; in the home's context.
 
-        For as long as the job computes, this task is the current one, as for an eagerly started task
-        of Python 3.12. When it has to wait, the rest of it is handed to this task itself.
+        For as long as the job computes, this task is the current one, as for an eagerly started
+        task of Python 3.12. When it has to wait, the rest of it is handed to this task itself.
         """
         job.task = self
         current_job.set(job)
@@ -133,7 +132,7 @@ class HomeTask(asyncio.Task[None]):
         return bool(job.cancels or self.stray_cancels or self._must_cancel)  # type: ignore[attr-defined]
 
     async def end(self, job: Job) -> None:
-        """In this task itself: take back the cancellations that were meant for *job*, and end it."""
+        """In this task itself: take back the cancellations meant for *job*, and end it."""
         if self.has_cancels(job):
             count = job.cancels + self.stray_cancels
             job.cancels = self.stray_cancels = 0

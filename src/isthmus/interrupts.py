@@ -1,7 +1,7 @@
-"""Stopping code that computes. Owns the signal that reaches the main thread, and the watch over deadlines.
+"""Stopping code that computes. Owns the signal to the main thread and the watch over deadlines.
 
-Refuses to know: who may stop what; it is given a job. A cell that awaits is stopped by cancelling it,
-which is not done here; neither are threads, which :class:`~isthmus.cell_thread.CellThread` interrupts.
+Refuses to know: who may stop what; it is given a job. A cell that awaits is stopped by cancelling
+it, which is not done here; threads are interrupted by :class:`~isthmus.cell_thread.CellThread`.
 
 A loop on the main thread that a cell hogs is reached by a signal: its handler runs between two
 bytecodes of whatever runs there, and breaks ``time.sleep``, locks and socket reads too. The handler
@@ -9,14 +9,13 @@ looks who runs and raises :class:`CellInterrupted` only in the code of the job t
 never in ours and never in the loop's. So a signal that comes late hits nobody. The signal is
 ``SIGURG``, which does nothing where no handler is installed.
 
-Guarantees: a job is interrupted while its state is ``running``, once for each request, or not at all.
+Guarantees: a job is interrupted while its state is ``running``, once a request, or not at all.
 Assumes: the handler is installed and removed on the main thread, the only one where Python can.
 """
 
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -31,7 +30,7 @@ SIGNAL = signal.SIGURG if hasattr(signal, "SIGURG") else None
 """None on Windows, where no signal reaches a busy main thread."""
 
 LOOP_FIRST_SECONDS = 0.01
-"""How long the loop has to cancel a job before its code is interrupted; a free loop needs far less."""
+"""How long the loop has to cancel a job before its code is interrupted; more than it needs."""
 
 RETRY_SECONDS = 0.002
 """How soon to signal again when the main thread was in code that must not be interrupted."""
@@ -85,7 +84,7 @@ class MainThreadInterrupts:
         return True
 
     def remove(self) -> None:
-        """Count a user out. On another thread than the main one the handler stays until the next."""
+        """Count a user out. Called on another thread than the main one, the handler stays."""
         self._users -= 1
         if self._users or SIGNAL is None:
             return
@@ -99,8 +98,8 @@ class MainThreadInterrupts:
     def watch(self, job: Job, seconds: float = 0.0) -> None:
         """Interrupt *job* in *seconds* and a little more: the loop gets the first chance.
 
-        Nothing happens when the loop has cancelled the job by then, which says that nothing hogs it,
-        when the job has ended, or when :meth:`forget` was called.
+        Nothing happens when the loop has cancelled the job by then, which says that nothing hogs
+        it, when the job has ended, or when :meth:`forget` was called.
         """
         when = time.monotonic() + seconds + LOOP_FIRST_SECONDS
         with self._changed:
@@ -121,7 +120,7 @@ class MainThreadInterrupts:
             self._wanted.pop(job, None)
 
     def _watch(self) -> None:
-        """Signal the main thread for each job whose time has come, until there is nothing to watch."""
+        """Signal the main thread for each job whose time has come, until there is none."""
         while True:
             with self._changed:
                 due, wait = self._due()
@@ -163,12 +162,12 @@ class MainThreadInterrupts:
         time.sleep(RETRY_SECONDS)
 
     def _is_wanted(self, job: Job) -> bool:
-        """Whether *job* computes, and the loop has not managed to cancel it since it was asked for."""
+        """Whether *job* computes, and the loop has not managed to cancel it since."""
         due = time.monotonic() >= self._deadlines.get(job, float("inf"))
         return due and job.state == "running" and self._wanted.get(job) == job.cancels
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """The signal's handler: raise in the cell that is meant, if it is that one's code that runs."""
+        """The signal's handler: raise in the cell that is meant, if its code is what runs."""
         job = current_job.get()
         if job is not None and self._is_wanted(job) and _is_code_of_a_cell(frame):
             self._drop(job)

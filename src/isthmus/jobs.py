@@ -28,7 +28,7 @@ class InterruptGuard(Protocol):
 class JobOwner(Protocol):
     """Whose jobs they are: a home."""
 
-    tasks: weakref.WeakSet[asyncio.Future[Any]]
+    tasks: weakref.WeakSet[asyncio.Task[Any]]
     """Tasks that its jobs have started."""
 
     def ended(self, job: Job) -> None:

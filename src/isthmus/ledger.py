@@ -183,10 +183,9 @@ class CoroutineLedger:
     def _settled(self, name: str, task: asyncio.Task[Any]) -> None:
         """An adopted coroutine has ended: say so, once; forget it when no name holds it."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        names = [name for name, it in self.pending.items() if it is task]
-        for name in names:
-            if error is None and self._manager.namespace.get(name) is not task:
-                del self.pending[name]
+        for held in [held for held, it in self.pending.items() if it is task]:
+            if error is None and self._manager.namespace.get(held) is not task:
+                del self.pending[held]
         for listener in self._listeners:
             listener(name, error)
 

@@ -1,4 +1,4 @@
-"""The one mapping in which all cells of a session run. Owns the dict, its module, its lock and its prelude.
+"""The one mapping in which all cells of a session run. Owns it, its module, lock and prelude.
 
 Refuses to know: event loops, cells, contexts.
 
@@ -96,7 +96,9 @@ class NamespaceManager:
         else:
             self.module = _register_module(f"isthmus_{name}")
         self.module_name = self.module.__name__
-        self._lock = threading.RLock()  # guards: multi-name changes of the mapping, _value_in_history
+        self._lock = (
+            threading.RLock()
+        )  # guards: multi-name changes of the mapping, _value_in_history
         self._prelude: dict[str, Any] = dict(vars(builtins))
         self._value_in_history: object = None
         self._listeners: list[UpdateListener] = []
@@ -115,9 +117,7 @@ class NamespaceManager:
         """
         return self._lock
 
-    def update_namespace(
-        self, updates: Mapping[str, Any], source_context: str = "unknown"
-    ) -> None:
+    def update_namespace(self, updates: Mapping[str, Any], source_context: str = "unknown") -> None:
         """Bind every name in *updates*.
 
         Arguments:
@@ -158,7 +158,7 @@ class NamespaceManager:
         self._listeners.append(listener)
 
     def inject_capability(self, name: str, fn: Callable[..., Any]) -> None:
-        """Put *fn* into the prelude, below the namespace: cells may shadow it, ``del`` brings it back.
+        """Put *fn* into the prelude, below the namespace: cells may shadow it; ``del`` uncovers it.
 
         Raises:
             ReservedNameError: *name* is not an identifier, or belongs to the runtime.
@@ -239,5 +239,5 @@ class NamespaceManager:
         return held
 
     def close(self) -> None:
-        """Take the module out of ``sys.modules``. Idempotent. The mapping itself is left to its users."""
+        """Take the module out of ``sys.modules``. Idempotent. The mapping is left to its users."""
         self._remove()

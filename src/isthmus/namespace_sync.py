@@ -20,7 +20,6 @@ from isthmus.events import Context
 from isthmus.ledger import is_coroutine, is_untouched
 from isthmus.portal import has_crossing, run_sync
 
-
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), ModuleType})
 """Types whose values are neither coroutines nor functions nor hold any: most of what cells bind."""
 
@@ -45,6 +44,10 @@ class ValidationReport:
     def clean(self) -> bool:
         """Whether there is nothing to report."""
         return not (self.unawaited or self.cancelled or self.failed)
+
+
+def _has_succeeded(task: asyncio.Task[Any]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 class NamespaceSynchronizer:
@@ -114,9 +117,8 @@ class NamespaceSynchronizer:
         mapping = self.manager.namespace
         for name in names:
             task = mapping.get(name)
-            if isinstance(task, asyncio.Task) and task.done() and not task.cancelled():
-                if task.exception() is None:
-                    self.manager.rebind(name, task, task.result())
+            if isinstance(task, asyncio.Task) and _has_succeeded(task):
+                self.manager.rebind(name, task, task.result())
 
     def validate(self) -> ValidationReport:
         """Look for coroutines that nobody awaits and for tasks that were cancelled or have failed.

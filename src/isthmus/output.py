@@ -39,9 +39,7 @@ class CellOutput:
 
     __slots__ = ("_dropped", "_forward", "_kept", "_limit", "_partial", "_sizes")
 
-    def __init__(
-        self, forward: Forward | None, limit: int = DEFAULT_OUTPUT_LIMIT
-    ) -> None:
+    def __init__(self, forward: Forward | None, limit: int = DEFAULT_OUTPUT_LIMIT) -> None:
         self._forward = forward
         self._limit = limit
         self._kept: dict[StreamName, list[str]] = {}
@@ -155,7 +153,7 @@ class RoutedStream(io.TextIOBase):
 
 
 class OutputHooks:
-    """The replacing of ``sys.stdout`` and ``sys.stderr``: in with the first user, out with the last.
+    """Replaces ``sys.stdout`` and ``sys.stderr``: in with the first user, out with the last.
 
     A stream that somebody else has put there since stays in place.
 

@@ -60,8 +60,9 @@ class Portal:
     finished = False
     closing = False
 
-    def __init__(self, runner: greenlet) -> None:
-        self.runner = self.waiting = runner
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.waiting: greenlet = runner
 
 
 class Runner(greenlet):
@@ -75,7 +76,7 @@ class Runner(greenlet):
         while portal is not None and function is not None:
             try:
                 portal.value = function()
-            except BaseException as error:  # noqa: BLE001 (moved as a value to the driver)
+            except BaseException as error:
                 portal.error = error
             portal.finished = True
             driver = portal.driver
@@ -138,9 +139,7 @@ def _close_portal(portal: Portal, task: asyncio.Task[Any]) -> None:
 
 
 @types.coroutine
-def drive_portal(
-    portal: Portal, task: asyncio.Task[Any], trap: Any
-) -> Generator[Any, Any, None]:
+def drive_portal(portal: Portal, task: asyncio.Task[Any], trap: Any) -> Generator[Any, Any, None]:
     """In *task*: wait for what *portal* waits for, until its function has ended.
 
     Cancel: a cancellation of the task arrives in the function at the ``run_sync`` that waits.
@@ -150,7 +149,7 @@ def drive_portal(
         while not portal.finished:
             try:
                 value = yield trap
-            except BaseException as error:  # noqa: BLE001 (thrown on where the code waits)
+            except BaseException as error:
                 portal.thrown = error
                 portal.closing = isinstance(error, GeneratorExit)
                 value = None
@@ -192,7 +191,7 @@ def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
     if method is not None:
         return method(awaitable)  # type: ignore[no-any-return]
     if inspect.isawaitable(awaitable):  # a generator made by types.coroutine
-        return awaitable
+        return awaitable  # type: ignore[return-value]
     kind = type(awaitable).__name__
     raise TypeError(f"object {kind} can't be used in 'await' expression")
 

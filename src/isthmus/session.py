@@ -5,7 +5,6 @@ Refuses to know: how cells run.
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,14 +44,14 @@ class CloseReport:
 class Session:
     """One live namespace in which cells of source run, on the event loop, in a thread, or both.
 
-    Use it as ``async with Session() as session``, or call :meth:`close` yourself. It binds itself to
-    the event loop in which it runs its first cell.
+    Use it as ``async with Session() as session``, or call :meth:`close` yourself. It binds itself
+    to the event loop in which it runs its first cell.
 
     Arguments:
         name: The session's name, in events, task names and the name of its module.
         transport: Where events go; None for nowhere.
-        context: Where cells run whose caller does not say: ``"async"``, ``"thread"``, ``"sync"``, or
-            ``"auto"`` (async when the cell awaits, else thread).
+        context: Where cells run whose caller does not say: ``"async"``, ``"thread"``, ``"sync"``,
+            or ``"auto"`` (async when the cell awaits, else thread).
         timeout: Seconds that a cell may take whose caller does not say; None sets no bound.
         main: Let the session's module be ``__main__`` as long as the session is open.
         history: Keep the last three values in ``_``, ``__`` and ``___``.
@@ -83,9 +82,7 @@ class Session:
         self.manager = AsyncNamespaceManager(
             name, main=main, history=history, coroutine_policy=coroutine_policy, hooks=hooks
         )
-        self.executor = AsyncExecutor(
-            self.manager, transport, name, output_limit=output_limit
-        )
+        self.executor = AsyncExecutor(self.manager, transport, name, output_limit=output_limit)
         self._close_report: CloseReport | None = None
 
     # -- cells -------------------------------------------------------------------------------
@@ -138,7 +135,7 @@ class Session:
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop a cell: the one with this number, or all that run.
 
-        A cell that awaits gets ``CancelledError`` there; one that computes gets ``CellInterrupted``.
+        A cell that awaits gets ``CancelledError`` there, one that computes ``CellInterrupted``.
 
         Returns:
             Whether there was something to stop.
@@ -203,7 +200,9 @@ class Session:
 
     async def _close(self, timeout: float) -> CloseReport:
         home = self.manager.current_home
-        cells, tasks, ended = (), (), True
+        cells: tuple[int, ...] = ()
+        tasks: tuple[str, ...] = ()
+        ended = True
         if home is not None and not home.closed and running_loop() is home.loop:
             cells, tasks = await home.wind_down(timeout)
             tasks += await self.manager.cleanup_coroutines(timeout)
@@ -230,5 +229,7 @@ class Session:
         """Say that a session was dropped without being closed, and free what it held."""
         manager = getattr(self, "manager", None)
         if manager is not None and not manager.closed:
-            warnings.warn(f"unclosed session {self.name!r}", ResourceWarning, source=self)
+            warnings.warn(
+                f"unclosed session {self.name!r}", ResourceWarning, stacklevel=2, source=self
+            )
             manager.close()

@@ -3,11 +3,11 @@
 Refuses to know: cells, sessions.
 
 A thread cell that awaits is async code: it sees the home loop as its running loop, and it (or a
-library below it) calls ``create_task``, ``call_soon``, ``call_later`` there. While such a cell runs,
-these methods are replaced *on the loop object* by ones that look at the calling thread: in a cell's
-thread they hop, on every other thread they are what they were. A view with the same methods would
-not do: futures know their loop by identity, so that ``gather``, ``as_completed`` or ``wait_for``
-would find two different loops.
+library below it) calls ``create_task``, ``call_soon``, ``call_later`` there. While such a cell
+runs, these methods are replaced *on the loop object* by ones that look at the calling thread: in a
+cell's thread they hop, on every other thread they are what they were. A view with the same methods
+would not do: futures know their loop by identity, so that ``gather``, ``as_completed`` or
+``wait_for`` would find two different loops.
 
 What stays unsafe, by Python's rule, is the state of loop-bound objects themselves: two threads
 inside one ``asyncio.Queue``.
@@ -149,7 +149,7 @@ _shared_loops = _SharedLoops()
 def running_loop_of_thread(
     loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None
 ) -> Iterator[None]:
-    """Let the calling thread, which has a crossing, see *loop* as running, and *task* as current."""
+    """Let the calling thread, which has a crossing, see *loop* run, and *task* as current."""
     outer = asyncio._get_running_loop()
     if outer is not None:  # nested in a cell that awaits
         yield

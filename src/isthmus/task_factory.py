@@ -2,10 +2,10 @@
 
 Refuses to know: cells, namespaces.
 
-``asyncio.create_task(coroutine)`` in session code gives a task with a portal of its own, so that sync
-code below it can wait too; given a task (a coroutine left behind by an earlier cell has become one)
-it gives that task. For code of the host the wrapper does what was there before: its own factory, or
-a plain task.
+``asyncio.create_task(coroutine)`` in session code gives a task with a portal of its own, so that
+sync code below it can wait too; given a task (a coroutine left behind by an earlier cell has become
+one) it gives that task. For code of the host the wrapper does what was there before: its own
+factory, or a plain task.
 
 The wrapper goes in with the first session of a loop and out with the last. A factory that somebody
 has set since stays in place.
@@ -59,7 +59,8 @@ class _Factory:
         if isinstance(coro, asyncio.Task):
             return coro
         task = self._make(loop, own(coro), kwargs)
-        job.owner.tasks.add(task)
+        if isinstance(task, asyncio.Task):
+            job.owner.tasks.add(task)
         return task
 
     def _make(

@@ -70,7 +70,9 @@ class Emitter:
 
     def __init__(self, transport: Transport | None) -> None:
         if transport is not None and not callable(getattr(transport, "send", None)):
-            raise TypeError(f"a transport must have a method send(event), and {transport!r} has not")
+            raise TypeError(
+                f"a transport must have a method send(event), and {transport!r} has not"
+            )
         self._transport = transport
         self.active = transport is not None
         self.failures = 0

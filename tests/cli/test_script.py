@@ -76,8 +76,8 @@ def test_a_marker_that_is_indented_is_no_marker():
 
 
 def test_a_cell_that_is_no_python_does_not_take_the_next_one_with_it():
-    text = '# %% A\nx = (1,\n# %% B\ny = """\n# %% inside a string\n'
-    assert [title for title, _, _ in cells(text)] == ["A", "B", "inside a string"]
+    text = '# %% A\nx = (1,\n# %% B\ny = """\n# %% C\nz\n'
+    assert [title for title, _, _ in cells(text)] == ["A", "B", "C"]
     text = "# %% A\nx = 'unfinished\n# %% B\ny = 2\n"
     assert [title for title, _, _ in cells(text)] == ["A", "B"]
 

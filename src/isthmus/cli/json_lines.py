@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from isthmus import CellResult, CellStarted, Event
 from isthmus.cli.channel import Channel
 from isthmus.cli.report import Report, Tally
 from isthmus.cli.script import ScriptCell
-from isthmus.events import CellResult, CellStarted, Event
 
 
 class JsonLinesReport(Report):

@@ -17,7 +17,7 @@ import warnings
 from dataclasses import dataclass
 
 _CELL_MAGIC = re.compile(r"%%\w")
-_LINE = re.compile(r"\s*(?:%{1,2}\w|!{1,2}[\w./~$\"'(\[{-]|\?{1,2}[\w.%*]|[,;/][A-Za-z_]\w*\s)")
+_LINE = re.compile(r"\s*(?:%{1,2}\w|!{1,2} *[\w./~$\"'(\[{-]|\?{1,2}[\w.%*]|[,;/][A-Za-z_]\w*\s)")
 _HELP = re.compile(r"\s*%{0,2}[A-Za-z_*][\w.*\[\]]*\?{1,2}\s*$")
 _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][\w.,\s\[\]*]*=\s*(?:!|%\w)")
 

@@ -6,6 +6,13 @@ from; what they write to ``sys.stderr``, and tracebacks, go to standard error.
 
 from __future__ import annotations
 
+from isthmus import (
+    CellFinished,
+    CellResult,
+    CellStarted,
+    Event,
+    Output,
+)
 from isthmus.cli.channel import Channel
 from isthmus.cli.report import (
     Report,
@@ -15,13 +22,6 @@ from isthmus.cli.report import (
     outcome,
     settled_badly,
     wants_traceback,
-)
-from isthmus.events import (
-    CellFinished,
-    CellResult,
-    CellStarted,
-    Event,
-    Output,
 )
 
 

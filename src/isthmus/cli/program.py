@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from isthmus import UsageError
 from isthmus.cli.magics import find_magics
 from isthmus.cli.notebook import NotebookError, read_notebook
 from isthmus.cli.script import ScriptCell, read_script
-from isthmus.errors import UsageError
 
 STDIN = "-"
 

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Protocol
 
-from isthmus.events import CellResult, CoroutineSettled, Event
+from isthmus import CellResult, CoroutineSettled, Event
 
 
 class Report(Protocol):

@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from isthmus import CellResult, RequestedContext, Session
 from isthmus.cli.channel import Channel
 from isthmus.cli.program import Program
 from isthmus.cli.report import Report, Tally
 from isthmus.cli.script import ScriptCell
-from isthmus.context_bridge import RequestedContext
-from isthmus.events import CellResult
-from isthmus.session import Session
 
 SUCCESS, FAILURE, UNUSABLE = 0, 1, 2
 

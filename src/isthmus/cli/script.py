@@ -20,8 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from isthmus.context_bridge import RequestedContext
-from isthmus.events import Context
+from isthmus import Context, RequestedContext
 
 CONTEXTS: tuple[str, ...] = (*get_args(Context), "auto")
 """What a marker or ``--context`` may ask for."""

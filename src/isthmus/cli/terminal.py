@@ -18,6 +18,13 @@ from rich.spinner import Spinner
 from rich.text import Text
 from rich.traceback import Traceback
 
+from isthmus import (
+    CellFinished,
+    CellResult,
+    CellStarted,
+    Event,
+    Output,
+)
 from isthmus.cli.channel import Channel
 from isthmus.cli.report import (
     Report,
@@ -27,13 +34,6 @@ from isthmus.cli.report import (
     outcome,
     settled_badly,
     wants_traceback,
-)
-from isthmus.events import (
-    CellFinished,
-    CellResult,
-    CellStarted,
-    Event,
-    Output,
 )
 
 LONG_RUN_SECONDS = 1.0

@@ -1,0 +1,96 @@
+"""Ctrl-C: a real SIGINT, sent to a child once it has said that it is ready."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+WAITS = {
+    "busy": "while True: pass",
+    "awaiting": "await asyncio.sleep(600)",
+    "sleeping": "import time; time.sleep(600)",
+}
+STUCK = "a thread blocked in C code cannot be interrupted; the run leaves without it"
+
+
+def interrupt_when_ready(child, ready="ready\n"):
+    for line in child.stdout:
+        if ready in line:
+            break
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=15)
+    return child.returncode, out, err
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_ctrl_c_stops_the_cell_and_leaves(start, script, context, wait):
+    source = f"# %%\nprint('ready')\n{WAITS[wait]}\n# %%\nprint('never')\n"
+    status, out, err = interrupt_when_ready(start("--context", context, script(source)))
+    assert status == 130
+    assert "interrupted by Ctrl-C" in err
+    assert "Traceback" not in err
+    assert "2 cells: 1 failed, 1 not run" in out
+    assert "never" not in out
+    if (context, wait) == ("thread", "sleeping"):
+        assert "its code is still running" in out, STUCK
+    else:
+        assert "at line 3" in out
+
+
+def test_keep_going_does_not_go_on_after_ctrl_c(start, script):
+    source = "# %%\nprint('ready')\nawait asyncio.sleep(600)\n# %%\nprint('never')\n"
+    status, out, _ = interrupt_when_ready(start("--keep-going", script(source)))
+    assert (status, "never" in out) == (130, False)
+
+
+def test_a_cell_that_is_stopped_may_clean_up(start, script, context):
+    source = "print('ready')\ntry:\n    await asyncio.sleep(600)\nfinally:\n    print('cleaned up')\n"
+    status, out, _ = interrupt_when_ready(start("--context", context, script(source)))
+    assert status == 130
+    assert "cleaned up\n" in out
+
+
+def test_a_cell_that_swallows_the_interrupt_does_not_keep_the_run(start, script):
+    source = (
+        "# %%\nprint('ready')\ntry:\n    await asyncio.sleep(600)\nexcept BaseException:\n"
+        "    print('swallowed')\n# %%\nprint('never')\n"
+    )
+    status, out, err = interrupt_when_ready(start(script(source)))
+    assert status == 130
+    assert "swallowed\n" in out
+    assert "interrupted by Ctrl-C" in err
+    assert "never" not in out
+
+
+def test_ctrl_c_ends_the_wait_for_what_was_left_behind(start, script):
+    source = "async def f():\n    print('ready')\n    await asyncio.sleep(600)\nleft = f()\n"
+    status, _, err = interrupt_when_ready(start(script(source)))
+    assert status == 130
+    assert "interrupted by Ctrl-C" in err
+    assert "Traceback" not in err
+
+
+def test_other_programs_get_the_event_and_the_status(start, script):
+    child = start("--json", script("print('ready')\nwhile True: pass"))
+    status, out, _ = interrupt_when_ready(child, '"ready\\n"')
+    assert status == 130
+    finished = json.loads(out.splitlines()[-1])
+    assert (finished["type"], finished["status"]) == ("CellFinished", "interrupted")
+
+
+def test_a_second_ctrl_c_leaves_without_waiting(start, script):
+    source = (
+        "print('ready', flush=True)\n"
+        "while True:\n    try:\n        await asyncio.sleep(600)\n"
+        "    except BaseException:\n        print('not yet', flush=True)\n"
+    )
+    child = start(script(source))
+    for line in child.stdout:
+        if line in ("ready\n", "not yet\n"):
+            child.send_signal(signal.SIGINT)
+        if line == "not yet\n":
+            break
+    child.communicate(timeout=15)
+    assert child.returncode == 130
