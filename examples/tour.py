@@ -11,18 +11,17 @@ one namespace, and whatever one of them binds is there for the next.
 # Cells may await, as in a notebook. The server belongs to the event loop, and goes on serving there
 # when this cell has ended. It listens on the loopback interface only, on a free port.
 
-visits = 0
+visits = []
 
 
 async def answer(reader, writer):
-    global visits
-    visits += 1
     request = await reader.readline()
+    path = request.decode().split()[1]
+    visits.append(path)
     while (await reader.readline()).strip():
         pass  # the request's headers
     await asyncio.sleep(0.05)  # some work, during which others are served
-    body = b"You asked for " + request.split()[1]
-    writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    writer.write(f"HTTP/1.0 200 OK\r\n\r\nYou asked for {path}".encode())
     await writer.drain()
     writer.close()
     await writer.wait_closed()
@@ -30,36 +29,36 @@ async def answer(reader, writer):
 
 server = await asyncio.start_server(answer, "127.0.0.1", 0)
 serving = asyncio.create_task(server.serve_forever())
-url = "http://%s:%d" % server.sockets[0].getsockname()
-print("serving on port", server.sockets[0].getsockname()[1])
+host, port = server.sockets[0].getsockname()
+print(f"serving on port {port}")
 
 # %% [thread] A blocking client
 # urllib knows nothing of asyncio: it blocks until the answer is there. Here it blocks a thread, so
-# the loop is free to give that answer. The url is the other cell's; `pages` will be everybody's.
+# the loop is free to give that answer. The port is the other cell's; `pages` will be everybody's.
 
 from urllib.request import urlopen
 
 
 def fetch(path):
-    with urlopen(url + path, timeout=5) as response:
+    with urlopen(f"http://{host}:{port}{path}", timeout=5) as response:
         return response.read().decode()
 
 
 pages = [fetch("/from-a-thread")]
-pages, visits
+pages
 
 # %% [async] The same client, three times at once
 # An async cell can call the blocking function as well: in threads, while the loop serves.
 
 pages += await asyncio.gather(*(asyncio.to_thread(fetch, f"/{number}") for number in range(3)))
-print(f"{visits} visits so far; the server is {'down' if serving.done() else 'up'}")
+print(f"{len(visits)} visits so far; the server is {'down' if serving.done() else 'up'}")
 
 # %% [async] An async function
 # It stays what it is: calling it gives a coroutine, in whichever cell.
 
 
 async def word_lengths(path):
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    reader, writer = await asyncio.open_connection(host, port)
     writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
     answered = (await reader.read()).decode().splitlines()[-1]
     writer.close()
@@ -104,7 +103,7 @@ database.execute("SELECT count(*), max(length(text)) FROM pages").fetchone()
 
 async def count_slowly():
     await asyncio.sleep(0.1)
-    return f"{visits} visits in all"
+    return f"{len(visits)} visits in all"
 
 
 report = count_slowly()

@@ -299,9 +299,9 @@ class AsyncNamespaceManager(NamespaceManager):
     # -- the end -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the home, drop the sources and the module. Idempotent; running code is not waited
-        for.
-                Threads: the loop's, or any when the loop does not run.
+        """End the home, drop the sources and the module. Idempotent; does not wait.
+
+        Threads: the loop's, or any when the loop does not run.
         """
         if self.closed:
             return

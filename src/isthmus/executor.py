@@ -193,6 +193,9 @@ class AsyncExecutor:
         return forward, self.output_limit
 
     def _emit_finished(self, run: CellRun) -> None:
+        """Tell the outcome, once: a cell that is given up may end in its thread at that moment."""
+        if vars(run).setdefault("told_outcome", mine := object()) is not mine:
+            return
         run.flush_all()
         for name in run.adopted:
             self.emitter.emit(CoroutineAdopted(self.session_id, run.number, name))

@@ -26,6 +26,7 @@ from isthmus.errors import SessionClosedError
 from isthmus.home_task import (
     HomeTask,
     Settlement,
+    Turn,
     cancel_for,
     drive_in_task,
     run_as_current,
@@ -116,7 +117,7 @@ class Home:
         elif job.context == "thread":
             self._start_in_thread(job)
         else:
-            self._start_on_loop(job)
+            run_as_current(self._give_turn(job), self.context, job)
 
     def _take_turns(self) -> None:
         """Start what may start: thread jobs in a row, or one loop job when all else has ended."""
@@ -124,15 +125,16 @@ class Home:
             job = self.queue[0]
             if job.context != "thread":
                 if not self.in_thread:
-                    self._start_on_loop(self.queue.popleft())
+                    self._give_turn(self.queue.popleft()).mailbox.put(Turn(job))
                 return
             self._start_in_thread(self.queue.popleft())
 
-    def _start_on_loop(self, job: Job) -> None:
+    def _give_turn(self, job: Job) -> HomeTask:
+        """Make *job* the one that runs on the loop; the task that has to run it."""
         self.running = job
         job.state = "running"
-        task = self._task or self.task_of_cells()
-        run_as_current(task, self.context, job)
+        task = job.task = self._task or self.task_of_cells()
+        return task
 
     def _start_in_thread(self, job: Job) -> None:
         task = job.task = self._task or self.task_of_cells()

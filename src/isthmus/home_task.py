@@ -53,6 +53,25 @@ def _made_by_scope(caller: FrameType) -> bool:
     return hasattr(kind, "__exit__") or hasattr(kind, "__aexit__")
 
 
+class Turn:
+    """An ordered loop job whose turn has come after it had to wait for others."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    async def perform(self) -> None:
+        """Run the job. In the home task."""
+        task = self.job.task
+        assert isinstance(task, HomeTask)
+        current_job.set(self.job)
+        portal, trap = open_portal(self.job.evaluate, task)
+        if not portal.finished:
+            await drive_portal(portal, task, trap)
+        await task.end(self.job)
+
+
 class Parked:
     """An ordered loop job that waits for something, on its way to the home task."""
 
@@ -117,7 +136,6 @@ class HomeTask(asyncio.Task[None]):
         For as long as the job computes, this task is the current one, as for an eagerly started
         task of Python 3.12. When it has to wait, the rest of it is handed to this task itself.
         """
-        job.task = self
         current_job.set(job)
         portal, trap = open_portal(job.evaluate, self)
         if not portal.finished:

@@ -119,8 +119,11 @@ class RoutedStream(io.TextIOBase):
         job = current_job.get()
         if job is not None:
             job.flush(self._name)
-        elif self.original is not None:
+        elif self.original is not None and not self.original.closed:
             self.original.flush()
+
+    def close(self) -> None:
+        """Do nothing: the stream is everybody's, and its owner closes the original."""
 
     def writable(self) -> bool:
         """Always true."""

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-DEADLINE = 30.0
-"""Seconds after which a child is a failure; a run takes well below one."""
-
-COMMAND = (sys.executable, "-W", "error::ResourceWarning", "-m", "isthmus", "run")
+from children import COMMAND, DEADLINE
 
 Finished = subprocess.CompletedProcess[str]
 Runner = Callable[..., Finished]

@@ -7,7 +7,9 @@ from isthmus.cli.json_lines import encode_line
 
 
 def test_each_event_is_a_line(run, script):
-    source = "# %% [thread] One\nprint('a')\nx = 5\nx\n# %%\nimport sys\nsys.stderr.write('b')\n1 / 0\n"
+    source = (
+        "# %% [thread] One\nprint('a')\nx = 5\nx\n# %%\nimport sys\nsys.stderr.write('b')\n1 / 0\n"
+    )
     done = run("--json", script(source))
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 1

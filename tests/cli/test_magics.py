@@ -7,8 +7,11 @@ from isthmus.cli.magics import Magic, find_magics
 
 @pytest.mark.parametrize(
     "line",
-    ["%matplotlib inline", "%time f()", "!ls -l", "!!ls", "! ls", "?f", "f?", "f??", "os.path?"]
-    + ["files = !ls", "took = %time f()", "a, b = !ls", "%%timeit", "%cd ..", "%pip install x"],
+    [
+        *("%matplotlib inline", "%time f()", "%%timeit", "%cd ..", "%pip install x"),
+        *("!ls -l", "!!ls", "! ls", "?f", "f?", "f??", "os.path?"),
+        *("files = !ls", "took = %time f()", "a, b = !ls"),
+    ],
 )
 def test_a_magic_is_found_with_its_line(line):
     magics = find_magics(f"x = 1\n\n{line}\ny = 2\n" if line[:2] != "%%" else line)

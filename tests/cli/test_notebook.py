@@ -79,6 +79,8 @@ def test_other_languages_are_refused(metadata):
         read(notebook("x", **metadata))
 
 
-@pytest.mark.parametrize("metadata", [{}, {"kernelspec": {}}, {"language_info": {"name": "python"}}])
+@pytest.mark.parametrize(
+    "metadata", [{}, {"kernelspec": {}}, {"language_info": {"name": "python"}}]
+)
 def test_python_is_what_a_notebook_is_in(metadata):
     assert read(notebook("x", **metadata))

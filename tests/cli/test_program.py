@@ -38,7 +38,7 @@ def test_scripts_are_decoded_as_python_decodes_them(tmp_path, data):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.py", b"x = '\xff'", "no text.*utf-8"),
+        ("a.py", b"x = '\xff'", "no text.*encoding"),
         ("a.py", b"# coding: no-such-encoding\n", "no text.*no-such-encoding"),
         ("a.py", b"x = 1\ny = '\0'\n", "line 2 holds a null byte"),
         ("a.ipynb", b"{]", "a.ipynb: invalid JSON"),

@@ -86,7 +86,11 @@ def test_the_program_sees_what_it_sees_under_python(run, script, tmp_path):
     name = script(source)
     done = run("--quiet", name, "--", "--flag", "x")
     plain = subprocess.run(
-        [sys.executable, name, "--flag", "x"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, name, "--flag", "x"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == plain.stdout
 
@@ -123,14 +127,19 @@ def test_what_a_script_defines_can_be_pickled(run, script):
 
 
 def test_standard_input_is_a_script_without_a_file(run):
-    source = "# %% [thread]\nimport sys\n# %%\nprint('__file__' in globals(), sys.argv, sys.path[:1])\n"
+    source = (
+        "# %% [thread]\nimport sys\n# %%\nprint('__file__' in globals(), sys.argv, sys.path[:1])\n"
+    )
     done = run("-", "--", "a", stdin=source)
     assert done.returncode == 0, done.stderr
     assert "False ['-', 'a'] ['']\n" in done.stdout
 
 
 def test_quiet_leaves_what_the_cells_print(run, script):
-    done = run("--quiet", script("# %% Title\nimport sys\nprint('out')\nprint('err', file=sys.stderr)\n7\n"))
+    done = run(
+        "--quiet",
+        script("# %% Title\nimport sys\nprint('out')\nprint('err', file=sys.stderr)\n7\n"),
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "err\n")
 
 

@@ -91,7 +91,9 @@ def test_padding_puts_a_cell_on_its_own_lines_of_the_file():
 
 
 def test_lines_end_as_python_says():
-    assert [cell.first_line for cell in read_script("x = 1\r\n# %%\r\ny\f = '\u2028'\r\n").cells] == [
+    assert [
+        cell.first_line for cell in read_script("x = 1\r\n# %%\r\ny\f = '\u2028'\r\n").cells
+    ] == [
         1,
         2,
     ]

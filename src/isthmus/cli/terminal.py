@@ -7,6 +7,7 @@ away for every write, and stays away while the cell has a line open.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import IO, cast
 
@@ -191,7 +192,7 @@ class ProgressLine:
     def __init__(self, console: Console, cells: int, *, shown: bool = True) -> None:
         self._cells = cells
         self._label = ""
-        self._since = 0.0
+        self._since = math.inf
         self._running = False
         self._shown = shown and console.is_terminal and not console.is_dumb_terminal
         self._spinner = Spinner("line" if console.options.ascii_only else "dots")
@@ -226,8 +227,12 @@ class ProgressLine:
         self._show(self._running)
 
     def _show(self, shown: bool) -> None:
-        if self._shown and shown != self._live.is_started:
-            (self._live.start if shown else self._live.stop)()
+        if not self._shown or shown == self._live.is_started:
+            return
+        if shown:
+            self._live.start(refresh=True)  # else what it showed last would flash up
+        else:
+            self._live.stop()
 
     def _render(self) -> RenderableType:
         seconds = time.monotonic() - self._since

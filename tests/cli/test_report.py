@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from isthmus import CellResult, CoroutineSettled
+from isthmus.cli.report import Tally, in_words, outcome, settled_badly
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "<1 ms"), (0.0123, "12 ms"), (0.9999, "1.0 s"), (3.44, "3.4 s"), (125.2, "2 min 5 s")],
+)
+def test_durations_are_for_people(seconds, words):
+    assert in_words(seconds) == words
+
+
+def test_a_tally_counts_what_has_not_run():
+    assert Tally(1, succeeded=1).sentence() == "1 cell: 1 ok, in <1 ms"
+    assert Tally(5, 2, 1, 2.0).sentence() == "5 cells: 2 ok, 1 failed, 2 not run, in 2.0 s"
+    assert Tally(0).sentence().startswith("0 cells: nothing to run")
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (CellResult(1, "sync"), "ok"),
+        (CellResult(1, "sync", status="error", error=KeyError(1)), "failed: KeyError"),
+        (CellResult(1, "sync", status="error", error=SystemExit(3)), "exit: 3"),
+        (CellResult(1, "sync", status="timeout", error=TimeoutError()), "timed out"),
+        (
+            CellResult(1, "sync", status="cancelled", error=KeyError(), stopped=False),
+            "cancelled; its code is still running",
+        ),
+    ],
+)
+def test_an_outcome_is_said_in_a_few_words(result, words):
+    assert outcome(result) == words
+
+
+def test_a_coroutine_that_was_cancelled_has_not_failed():
+    assert settled_badly(CoroutineSettled("s", 0, "x", "CancelledError: ")) is None
+    assert settled_badly(CoroutineSettled("s", 0, "x")) is None
+    assert "'x' has failed: KeyError: 1" in (
+        settled_badly(CoroutineSettled("s", 0, "x", "KeyError: 1")) or ""
+    )
