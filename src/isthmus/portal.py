@@ -71,9 +71,16 @@ class Runner(greenlet):
     Kept, because the first Python frame in a fresh greenlet costs a page fault (about 8 µs).
     """
 
-    def run(self, portal: Portal | None, function: Callable[[], Any] | None) -> None:
-        """Run what is switched in, switch back to the portal's driver, wait for the next."""
-        while portal is not None and function is not None:
+    def run(self) -> None:
+        """Wait for a portal and a function, run it, switch back to the portal's driver; again.
+
+        They come by a later switch, not as arguments: a greenlet keeps those for its whole life.
+        """
+        creator = self.parent
+        assert creator is not None
+        portal, function = creator.switch()
+        del creator
+        while True:
             try:
                 portal.value = function()
             except BaseException as error:
@@ -112,6 +119,13 @@ def has_crossing() -> bool:
     return _state.crossing is not None
 
 
+def _new_runner() -> Runner:
+    """A runner that waits for its first function."""
+    runner = Runner()
+    runner.switch()
+    return runner
+
+
 def open_portal(function: Callable[[], Any], task: asyncio.Task[Any]) -> tuple[Portal, Any]:
     """Run *function* in a new portal of *task* until it ends or waits; the portal and its trap.
 
@@ -119,7 +133,7 @@ def open_portal(function: Callable[[], Any], task: asyncio.Task[Any]) -> tuple[P
     :func:`drive_portal`; it need not be the task that runs now, only the current one meanwhile.
     """
     idle = _state.idle
-    runner = idle.pop() if idle else Runner()
+    runner = idle.pop() if idle else _new_runner()
     portal = _state.portals[task] = Portal(runner)
     driver = portal.driver = runner.parent = getcurrent()
     runner.gr_context = driver.gr_context  # a new greenlet has an empty context of its own
