@@ -24,7 +24,7 @@ from typing import Any
 WAIT_SECONDS = 5.0
 """The bound of every single wait in a test."""
 
-TEST_SECONDS = 20.0
+TEST_SECONDS = 10.0
 """The bound of one whole async test."""
 
 CONTEXTS = ("async", "thread", "sync")
@@ -63,6 +63,20 @@ def _other_tasks() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
+class HungError(AssertionError):
+    """A test did not end, not even when it was cancelled."""
+
+
+async def _bounded(task: asyncio.Future[None], seconds: float) -> None:
+    """Wait for *task*, which runs beside the caller, so that a hang does not hold the caller too."""
+    _, running = await asyncio.wait({task}, timeout=seconds)
+    if running:
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+        raise HungError(f"{task} did not end in {seconds} s; there are {_other_tasks()}")
+    await task
+
+
 async def _guarded(
     test: Coroutine[Any, Any, None], close: Callable[[], Coroutine[Any, Any, None]], flavour: str
 ) -> None:
@@ -74,10 +88,9 @@ async def _guarded(
     current_task = asyncio.current_task
     own_attributes = set(getattr(loop, "__dict__", ()))
     try:
-        async with asyncio.timeout(TEST_SECONDS):
-            await test
+        await _bounded(asyncio.ensure_future(test), TEST_SECONDS)
     finally:
-        await close()
+        await _bounded(asyncio.ensure_future(close()), WAIT_SECONDS)
     await eventually(lambda: not _other_tasks(), lambda: f"the end of {_other_tasks()}")
     assert loop.get_task_factory() is host_factory, "the loop's task factory was not put back"
     assert asyncio.current_task is current_task, "asyncio.current_task was not put back"
@@ -92,10 +105,17 @@ def run_async(
     watch: LoopWatch,
 ) -> None:
     """Run *test* in a loop of its own, then *close*; nothing of either may be left in the loop."""
-    with make_runner(flavour) as runner:
-        loop = runner.get_loop()
-        loop.set_exception_handler(watch.note)
+    runner = make_runner(flavour)
+    loop = runner.get_loop()
+    loop.set_exception_handler(watch.note)
+    try:
         runner.run(_guarded(test, close, flavour))
+    except HungError:
+        raise  # closing the runner would wait for what hangs
+    except BaseException:
+        runner.close()
+        raise
+    runner.close()
 
 
 # -- interleavings -----------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def _any_of(*instructions: int) -> re.Pattern[bytes]:
     return re.compile(b"[" + b"".join(re.escape(bytes([op])) for op in instructions) + b"]", re.S)
 
 
-_RARE = _any_of(_OPMAP["STORE_GLOBAL"], *_DELETE, _STAR, _ANNOTATIONS)
+_NOTED = _any_of(_OPMAP["STORE_GLOBAL"], *_DELETE, _STAR, _ANNOTATIONS)
 _NESTED = _any_of(*_GLOBAL)
 
 DYNAMIC_NAMES = frozenset(
@@ -52,6 +52,8 @@ _QUIET_NAMES = (
 )
 _QUIET = bytes(_OPMAP[name] for name in _QUIET_NAMES if name in _OPMAP)
 """Instructions that run no code of anybody's (but for a ``__del__`` of what is replaced)."""
+_PLAIN = _NOTED.sub(b"", _QUIET)
+"""Those of them that need no look. Simple cells have no others, so one pass in C is nearly all."""
 
 _INLINE = frozenset(("<listcomp>", "<setcomp>", "<dictcomp>"))
 """Code with a frame of its own (3.11) that runs where it stands, as its enclosing code does."""
@@ -84,20 +86,30 @@ def scan(*codes: CodeType) -> Bindings:
         raw = code.co_code
         operations = raw[::2]
         names = code.co_names
-        calls = calls or operations.translate(None, _QUIET) != b""
-        exact = exact and DYNAMIC_NAMES.isdisjoint(names)
-        nested += [constant for constant in code.co_consts if type(constant) is CodeType]
         index = operations.find(_STORE_NAME)
         while index >= 0:  # nearly all there is
             bound.add(names[_argument(raw, index)])
             index = operations.find(_STORE_NAME, index + 1)
-        if _RARE.search(operations):
-            for match in _RARE.finditer(operations):
-                exact = _note(raw, names, match.start(), bound, deleted) and exact
+        other = operations.translate(None, _PLAIN)
+        if other:
+            calls = calls or other.translate(None, _QUIET) != b""
+            if _NOTED.search(other):
+                for match in _NOTED.finditer(operations):
+                    exact = _note(raw, names, match.start(), bound, deleted) and exact
+        exact = exact and DYNAMIC_NAMES.isdisjoint(names)
+        nested += code_within(code)
     if nested:
         inner = _scan_nested(nested, bound, deleted)
         exact, defines_global = exact and inner.exact, inner.defines_global
     return Bindings(_sorted(bound), _sorted(deleted), exact, defines_global, calls)
+
+
+def code_within(code: CodeType) -> list[CodeType]:
+    """List the code objects of what *code* defines: functions, classes, comprehensions."""
+    constants = code.co_consts
+    if CodeType not in map(type, constants):  # a pass in C, for most have none
+        return []
+    return [constant for constant in constants if type(constant) is CodeType]
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:
@@ -122,8 +134,7 @@ def _scan_nested(codes: list[CodeType], bound: set[str], deleted: set[str]) -> _
         dynamic = not DYNAMIC_NAMES.isdisjoint(code.co_names)
         exact = exact and not dynamic
         defines_global = defines_global or (later and (dynamic or bool(matches)))
-        inner = [constant for constant in code.co_consts if type(constant) is CodeType]
-        pending.extend((code, later or _runs_later(code)) for code in inner)
+        pending.extend((inner, later or _runs_later(inner)) for inner in code_within(code))
     return _Nested(exact, defines_global)
 
 

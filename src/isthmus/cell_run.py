@@ -70,7 +70,9 @@ class CellRun(Job):
     def __init__(
         self, manager: AsyncNamespaceManager, cell: CompiledCell, number: int, context: Context
     ) -> None:
-        super().__init__(number, context, awaits=cell.awaits)
+        self.number = number  # not by the base class: this is on the path of every cell
+        self.context = context
+        self.awaits = cell.awaits
         self.manager = manager
         self.cell = cell
 
@@ -93,10 +95,10 @@ class CellRun(Job):
 
     def _finish(self) -> None:
         """What follows the code, in the cell's context still."""
-        if self.error is not None:
-            trim(self.error)
         self.duration = time.perf_counter() - self.started
         self.evaluated = True
+        if self.error is not None:
+            trim(self.error)
         if self.cell.defines_global:
             self.manager.binds_invisibly = True
         self.manager.restore_module_names()
@@ -148,6 +150,14 @@ class CellRun(Job):
         """Pass on what is left of both streams."""
         if self._output is not None:
             self._output.flush_all()
+
+    def is_first_to_tell(self) -> bool:
+        """Whether the outcome has not been told yet; only the first call says so. Threads: any.
+
+        A cell that is given up may end in its thread at that very moment.
+        """
+        mine = object()
+        return self.__dict__.setdefault("_teller", mine) is mine
 
     # -- outcome -----------------------------------------------------------------------------
 

@@ -200,18 +200,18 @@ class CellThread:
             _set_async_exception(self.ident, CellInterrupted)
             return True
 
-    def _arm(self, job: Job | None) -> Job | None:
-        """Let *job* be interrupted, or with None nobody; gives who could be before."""
+    def _arm(self, job: Job) -> None:
+        """Let *job* be interrupted. The thread's own call."""
         with self._claim:
-            before, self._armed = self._armed, job
-            if self._interrupted and self.ident is not None:
-                self._interrupted = False
-                _set_async_exception(self.ident, None)
-            return before
+            self._armed = job
 
     def disarm(self) -> None:
         """Let nobody be interrupted, and take back what has not arrived. The thread's own call."""
-        self._arm(None)
+        with self._claim:
+            self._armed = None
+            if self._interrupted and self.ident is not None:
+                self._interrupted = False
+                _set_async_exception(self.ident, None)
 
     def _take(self, job: Job) -> bool:
         """Make *job* the current one, unless the thread is retired. The thread's own call."""
@@ -299,13 +299,14 @@ class CellThread:
         """
         job = self.current
         assert job is not None
-        armed = self._arm(None)
+        self.disarm()
         request = Request(self, job, awaitable)
         self._waiting.append(request)
         self._send(request)
         self._serve_until_answered(request)
         self._waiting.remove(request)
-        self._arm(armed)
+        if job.state == "running":
+            self._arm(job)
         if request.snapshot is not None:
             self.thread_side.reflect(request.snapshot)
         if request.error is not None:

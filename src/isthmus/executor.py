@@ -193,8 +193,7 @@ class AsyncExecutor:
         return forward, self.output_limit
 
     def _emit_finished(self, run: CellRun) -> None:
-        """Tell the outcome, once: a cell that is given up may end in its thread at that moment."""
-        if vars(run).setdefault("told_outcome", mine := object()) is not mine:
+        if not run.is_first_to_tell():
             return
         run.flush_all()
         for name in run.adopted:

@@ -110,7 +110,8 @@ class Home:
 
     def enqueue(self, job: Job) -> None:
         """Run *job* when its turn comes."""
-        self._check_open()
+        if self.closed:
+            self._check_open()
         if self.queue or self.running is not None or self.in_thread:
             self.queue.append(job)
             self._take_turns()

@@ -30,6 +30,8 @@ from itertools import chain
 from types import CodeType
 from typing import Any, SupportsIndex, cast, overload
 
+from isthmus.bindings import code_within
+
 NUMBERED_CLASSES = sys.version_info >= (3, 13)
 """Whether ``inspect`` finds a class by ``__firstlineno__`` rather than by searching the text."""
 
@@ -97,10 +99,10 @@ class SourceBook:
         """Give the file name of the cell *number*."""
         return f"<{self.session} cell {number}>"
 
-    @property
-    def next_class_line(self) -> int:
-        """Where in the module's file the next cell with a class will have its first line."""
-        return self._classes.end
+    def class_line(self, name: str) -> int:
+        """Give the line of the module's file at which a cell with a class, of the file *name*,
+        will begin when it is added next; 0 where no line is given out, or the file is that one."""
+        return 0 if name == self.module_file or not NUMBERED_CLASSES else self._classes.end
 
     def add(self, name: str, source: str, *, has_class: bool = False) -> None:
         """Enter the text of a cell under the file *name*; to be called once it has compiled.
@@ -258,16 +260,12 @@ def innermost(codes: Iterable[CodeType]) -> list[weakref.ref[CodeType]]:
     Code of a cell's top level is not among them: it runs once, and only a traceback keeps it.
     """
     found = []
-    pending = [inner for code in codes for inner in _within(code)]
+    pending = [inner for code in codes for inner in code_within(code)]
     while pending:
         code = pending.pop()
-        nested = _within(code)
+        nested = code_within(code)
         if nested:
-            pending.extend(nested)
+            pending += nested
         else:
             found.append(weakref.ref(code))
     return found
-
-
-def _within(code: CodeType) -> list[CodeType]:
-    return [constant for constant in code.co_consts if type(constant) is CodeType]

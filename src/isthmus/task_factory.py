@@ -18,6 +18,7 @@ import functools
 import threading
 import weakref
 from collections.abc import Coroutine
+from types import CoroutineType
 from typing import Any
 
 from isthmus.jobs import current_job
@@ -38,10 +39,9 @@ async def with_portal(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 def own(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
     """Mark *coroutine* as one of a task, and give what the task shall step."""
-    if asyncio.iscoroutine(coroutine):
+    if isinstance(coroutine, CoroutineType):  # not the aclose() of an async generator, say
         _owned.add(coroutine)
-        return with_portal(coroutine)
-    return coroutine
+    return with_portal(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
 
 
 class _Factory:

@@ -56,8 +56,8 @@ class Terminal:
         return self
 
     def lines(self):
-        """What a person would read, without control codes."""
-        return [line.rstrip() for line in CONTROL.sub("", self.shown).splitlines()]
+        """What a person would read: no control codes, nor the empty lines that these move over."""
+        return [line.rstrip() for line in CONTROL.sub("", self.shown).splitlines() if line.strip()]
 
     def end(self):
         os.close(self._master)

@@ -216,7 +216,8 @@ def shape(value: Any, depth: int = 0) -> Any:
         case BaseException():
             return (kind, shape(value.args, below))
     named = getattr(value, "__qualname__", None) or without_addresses(repr(value))
-    return (kind, named, shape(getattr(value, "__dict__", {}), below))
+    ours = type(value).__module__ in (__name__, "isthmus_generated_cell")
+    return (kind, named, shape(vars(value), below) if ours else None)
 
 
 Place = tuple[str, int | None, int | None, int | None, int | None]
@@ -235,20 +236,27 @@ def places(error: BaseException, filename: str) -> list[Place]:
     return found
 
 
-def error_shape(error: BaseException | None, filename: str, depth: int = 0) -> Any:
-    """Type, message and places of *error*, of what it contains and of what it came from."""
-    if error is None or depth > 4:
+def error_shape(error: BaseException | None, filename: str) -> Any:
+    """Type, message and places of *error* and of what it contains; the type of what it came from."""
+    if error is None:
         return None
-    below = depth + 1
     group = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     return {
         "type": type(error).__name__,
         "message": without_addresses(str(error)),
         "places": places(error, filename),
-        "inside": [error_shape(it, filename, below) for it in group],
-        "cause": error_shape(error.__cause__, filename, below),
-        "context": error_shape(error.__context__, filename, below),
+        "inside": [error_shape(it, filename) for it in group],
+        "cause": type(error.__cause__).__name__,
+        "context": _context_type(error),
     }
+
+
+def _context_type(error: BaseException) -> str:
+    """The type of what was being handled; not where StopIteration left a coroutine, which has one
+    context more or less for each frame that turned it into a RuntimeError."""
+    context = error.__context__
+    turned = any(isinstance(it, RuntimeError | StopIteration) for it in (error, context))
+    return "" if turned else type(context).__name__
 
 
 async def outcome(source: str, context: Any, plan: dict[int, int]) -> dict[str, Any]:
@@ -264,7 +272,7 @@ async def outcome(source: str, context: Any, plan: dict[int, int]) -> dict[str, 
             "status": result.status,
             "error": error_shape(result.error, result.filename),
             "value": shape(result.value),
-            "names": {name: shape(names[name]) for name in sorted(names)},
+            "names": {n: shape(names[n]) for n in sorted(names) if n != "__warningregistry__"},
             "stdout": without_addresses(result.stdout),
             "stderr": without_addresses(result.stderr),
             "bound": (result.bound, result.deleted, result.exact, result.adopted),

@@ -204,7 +204,7 @@ class Author:
         if generators and self.chance(2):
             return call(self.pick(generators), self.number(scope))
         if self.chance(8):
-            return self.pick([self.items(scope), call("Strange"), ast.Await(load("duck"))])
+            return self.pick([load("p"), call("Strange"), ast.Await(load("duck"))])
         source = self.pick(["acount", "Steps"])
         if self.chance(4):
             return ast.Await(call("aboom", call(source, small(self.number(scope)))))

@@ -8,6 +8,7 @@ Assumes: the main thread, which is where Ctrl-C arrives.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from isthmus import CellResult, RequestedContext, Session
 from isthmus.cli.channel import Channel
@@ -61,11 +62,15 @@ def run_program(program: Program, options: RunOptions, report: Report, out: Chan
     run = ProgramRun(program, options, report)
     out.on_broken = lambda: run.stop(FAILURE)
     try:
-        with script_environment(program, options.arguments), stopped_by_ctrl_c(run):
-            return asyncio.run(run.main())
-    except KeyboardInterrupt:  # a second Ctrl-C: leave without waiting for anything
-        report.notice("left without waiting for what still runs")
-        return INTERRUPTED
+        with (
+            script_environment(program, options.arguments),
+            stopped_by_ctrl_c(run),
+            asyncio.Runner() as runner,
+        ):
+            status = runner.run(run.main())
+            if run.stuck:  # the runner would wait for it for ever
+                run.leave(status)
+            return status
     finally:
         report.close()
 
@@ -84,6 +89,8 @@ class ProgramRun:
         self._settling = False
         self.stopped_with: int | None = None
         """The exit status of a run that was stopped."""
+        self.stuck = False
+        """Some code on the loop would not end."""
 
     async def main(self) -> int:
         """Run all of it; the exit status."""
@@ -94,6 +101,7 @@ class ProgramRun:
             status = await self._unless_given_up(self._run(session))
         finally:
             await self._close()
+        self.stuck = await _tasks_remain()
         self._tally.seconds = time.monotonic() - started
         if self.stopped_with == INTERRUPTED:
             self._report.notice("interrupted by Ctrl-C")
@@ -108,6 +116,11 @@ class ProgramRun:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._give_up_soon)
 
+    def leave(self, status: int) -> NoReturn:
+        """End the process, whatever still runs in it. Nothing is waited for or cleaned up."""
+        self._report.close()
+        os._exit(status)
+
     def _give_up_soon(self) -> None:
         """Let the cell end; nothing else is worth waiting for."""
         assert self._loop is not None
@@ -115,15 +128,17 @@ class ProgramRun:
 
     async def _unless_given_up(self, work: Coroutine[Any, Any, int]) -> int:
         """Wait for *work*, or until a stopped run is given up; its result is then FAILURE."""
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(work)
-            waiter = group.create_task(self._given_up.wait())
+        task = asyncio.ensure_future(work)
+        waiter = asyncio.ensure_future(self._given_up.wait())
+        try:
             await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 await self._close()
+        finally:
             task.cancel()
             waiter.cancel()
-        return FAILURE if task.cancelled() else task.result()
+            await asyncio.wait({task, waiter}, timeout=STOP_SECONDS)
+        return task.result() if task.done() and not task.cancelled() else FAILURE
 
     def _open(self) -> Session:
         """A session whose module is what ``__main__`` would be under ``python FILE``."""
@@ -205,6 +220,14 @@ class ProgramRun:
             self._report.notice(f"would not end: {', '.join(names) or 'the thread of the cells'}")
 
 
+async def _tasks_remain() -> bool:
+    """Cancel all other tasks; whether some would not end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    return bool(tasks and (await asyncio.wait(tasks, timeout=STOP_SECONDS))[1])
+
+
 def _is_done(coroutine: object) -> bool:
     return isinstance(coroutine, asyncio.Future) and coroutine.done()
 
@@ -238,10 +261,11 @@ def script_environment(program: Program, arguments: tuple[str, ...]) -> Iterator
 
 @contextmanager
 def stopped_by_ctrl_c(run: ProgramRun) -> Iterator[None]:
-    """Have Ctrl-C stop *run*; a second one raises ``KeyboardInterrupt`` where the run is."""
+    """Have Ctrl-C stop *run*, and a second one leave at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if run.stopped_with == INTERRUPTED:
+            run.leave(INTERRUPTED)
         run.stop(INTERRUPTED)
 
     previous = signal.signal(signal.SIGINT, stop)
