@@ -35,7 +35,7 @@ from typing import Any, Protocol
 from isthmus.context_variables import ContextMirror
 from isthmus.errors import CellInterrupted, CrossingError, SessionClosedError
 from isthmus.jobs import Job, current_job
-from isthmus.portal import in_portal, run_sync, set_crossing
+from isthmus.portal import outcome_in_portal, run_sync, set_crossing
 from isthmus.shared_loop import running_loop_of_thread
 
 PRIVATE_VARIABLES: frozenset[contextvars.ContextVar[Any]] = frozenset({current_job})
@@ -65,13 +65,15 @@ class Request:
             self.job.cancel_delivered = True  # it came while the thread was busy, and arrives here
             self.fail(asyncio.CancelledError(f"cell {self.job.number} was cancelled"))
             return
+        token = current_job.set(self.job)  # tasks and cells started here are the thread cell's
         try:
-            self.value = await in_portal(functools.partial(run_sync, self.awaitable))
-        except BaseException as error:
-            self.error = error
-            if isinstance(error, GeneratorExit):
-                raise
+            wait = functools.partial(run_sync, self.awaitable)
+            self.value, self.error = await outcome_in_portal(wait)
+        except GeneratorExit:
+            self.error = SessionClosedError("the task of the session was destroyed")
+            raise
         finally:
+            current_job.reset(token)
             self.snapshot = contextvars.copy_context()
             self.answer()
 
@@ -97,6 +99,10 @@ def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:
     """Have CPython raise *kind* in *thread* at its next bytecode; None takes it back."""
     exception = ctypes.py_object(kind) if kind is not None else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
+
+
+Message = Request | tuple[Job, contextvars.Context] | list[asyncio.Handle]
+"""What a thread says: await this; this job has ended; run these callbacks."""
 
 
 class ThreadOwner(Protocol):
@@ -133,7 +139,8 @@ class CellThread:
         self.current: Job | None = None
         self._owner = owner
         self._later: deque[Job | None] = deque()
-        self._outbox: deque[Request | tuple[Job, contextvars.Context]] = deque()
+        self._held: list[asyncio.Handle] = []
+        self._outbox: deque[Message] = deque()
         self._outbox_announced = False
         self._waiting: list[Request] = []
         self.ended = loop.create_future()
@@ -234,9 +241,13 @@ class CellThread:
         owner = self._owner()
         while self._outbox:
             message = self._outbox.popleft()
-            if owner is None:
+            if isinstance(message, list):
+                for handle in message:
+                    if not handle.cancelled():
+                        handle._run()
+            elif owner is None:
                 continue
-            if isinstance(message, Request):
+            elif isinstance(message, Request):
                 owner.thread_requests(message)
             else:
                 owner.thread_ended(*message)
@@ -279,7 +290,7 @@ class CellThread:
         contextvars.copy_context().run(self._run, job)
         self.current = outer
 
-    def _post(self, message: Request | tuple[Job, contextvars.Context]) -> None:
+    def _post(self, message: Message) -> None:
         """Say *message* to the loop; one wake-up serves all that was said before it is heard."""
         self._outbox.append(message)
         if not self._outbox_announced:
@@ -288,7 +299,18 @@ class CellThread:
 
     def _say_ended(self, job: Job) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._release_held()
             self._post((job, contextvars.copy_context()))
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        """Have the loop run *handle* when the thread waits next, or ends its job."""
+        self._held.append(handle)
+
+    def _release_held(self) -> None:
+        """Say to the loop what was held."""
+        if self._held:
+            held, self._held = self._held, []
+            self._post(held)
 
     def wait_in_loop(self, awaitable: Awaitable[Any]) -> Any:
         """Have the loop await *awaitable*, and run nested jobs meanwhile. The thread's own call.
@@ -319,6 +341,7 @@ class CellThread:
             request.fail(SessionClosedError(self._close_reason))
             return
         try:
+            self._release_held()
             self._post(request)
         except RuntimeError:
             request.fail(CrossingError("run_sync() cannot wait: the session's loop is closed"))

@@ -18,7 +18,7 @@ from typing import Any
 from isthmus.async_namespace import AsyncNamespaceManager, running_loop
 from isthmus.events import Context
 from isthmus.ledger import is_coroutine, is_untouched
-from isthmus.portal import has_crossing, run_sync
+from isthmus.portal import crossing_here, run_sync
 
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), ModuleType})
 """Types whose values are neither coroutines nor functions nor hold any: most of what cells bind."""
@@ -93,7 +93,7 @@ class NamespaceSynchronizer:
             self._unwrap(looked_at)
         if not found:
             return ()
-        if has_crossing():  # in a thread: tasks are made on the loop, so wait for it
+        if crossing_here() is not None:  # in a thread: tasks are made on the loop, so wait for it
             return run_sync(self._take(found))
         return manager.ledger.take(found, running_loop(), contextvars.copy_context())
 

@@ -35,7 +35,10 @@ POOLED_RUNNERS = 64
 
 
 class Crossing(Protocol):
-    """How a thread that is not the loop's gets an awaitable waited for."""
+    """How a thread that is not the loop's gets an awaitable waited for, and callbacks called."""
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        """Have the loop run *handle* when the thread waits next, or has ended its job."""
 
     def wait_in_loop(self, awaitable: Awaitable[Any]) -> Any:
         """Have the loop wait for *awaitable*; return its result or raise its error."""
@@ -114,9 +117,9 @@ def set_crossing(crossing: Crossing | None) -> None:
     _state.crossing = crossing
 
 
-def has_crossing() -> bool:
-    """Whether awaits of the calling thread are done by a loop elsewhere."""
-    return _state.crossing is not None
+def crossing_here() -> Crossing | None:
+    """How the calling thread reaches a loop that runs elsewhere, or None."""
+    return _state.crossing
 
 
 def _new_runner() -> Runner:
@@ -171,6 +174,8 @@ def drive_portal(portal: Portal, task: asyncio.Task[Any], trap: Any) -> Generato
             trap = portal.waiting.switch(value)
     finally:
         _close_portal(portal, task)
+    if portal.closing:
+        raise GeneratorExit  # the task is being destroyed, and must not go on
 
 
 async def in_portal(function: Callable[[], T]) -> T:
@@ -193,6 +198,28 @@ async def in_portal(function: Callable[[], T]) -> T:
     return portal.value  # type: ignore[no-any-return]
 
 
+async def outcome_in_portal(function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    """The same, but with what *function* raises as a value.
+
+    A ``GeneratorExit`` that leaves this coroutine says that its task is being destroyed; one that
+    *function* raises on its own account is a value like any other.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    outer = _state.portals.get(task)
+    if outer is None:
+        portal, trap = open_portal(function, task)
+        if not portal.finished:
+            await drive_portal(portal, task, trap)
+        return portal.value, portal.error
+    try:
+        return function(), None
+    except BaseException as error:
+        if outer.closing:
+            raise
+        return None, error
+
+
 def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
     """The coroutine or iterator that steps *awaitable*, as ``await`` would get it.
 
@@ -213,20 +240,31 @@ def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
 def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
     """Step *awaitable* here, in the greenlet, and switch out at each trap."""
     stepper = _stepper(awaitable)
+    send = stepper.send if hasattr(stepper, "send") else _Next(stepper)
     try:
-        trap = stepper.send(None) if hasattr(stepper, "send") else next(stepper)
+        trap = send(None)
         while True:
             if portal.closing:
                 _refuse(awaitable, "run_sync() cannot wait: its task is being destroyed")
             portal.waiting = getcurrent()
             value = portal.driver.switch(trap)
             error, portal.thrown = portal.thrown, None
-            if error is not None:
-                trap = _throw(stepper, error)
-            else:
-                trap = stepper.send(value) if hasattr(stepper, "send") else next(stepper)
+            trap = send(value) if error is None else _throw(stepper, error)
     except StopIteration as stop:
+        _check_returned(stepper, stop)
         return stop.value
+
+
+class _Next:
+    """``send`` for an iterator that has only ``__next__``."""
+
+    __slots__ = ("_iterator",)
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+
+    def __call__(self, value: object) -> Any:
+        return next(self._iterator)
 
 
 def _throw(stepper: Any, error: BaseException) -> Any:
@@ -234,6 +272,20 @@ def _throw(stepper: Any, error: BaseException) -> Any:
     if hasattr(stepper, "throw"):
         return stepper.throw(error)
     raise error
+
+
+def _check_returned(stepper: object, stop: StopIteration) -> None:
+    """See that a coroutine has returned, and not let out a ``StopIteration`` of its code.
+
+    From 3.12 on, CPython turns that into a RuntimeError (PEP 479) in functions only, not in code
+    compiled with a top-level ``await``. A coroutine that returns adds no traceback of its own.
+
+    Raises:
+        RuntimeError: It was raised by the code.
+    """
+    tb = stop.__traceback__
+    if isinstance(stepper, types.CoroutineType) and tb is not None and tb.tb_next is not None:
+        raise RuntimeError("coroutine raised StopIteration") from stop
 
 
 def _refuse(awaitable: object, message: str) -> None:

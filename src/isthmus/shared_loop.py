@@ -9,6 +9,10 @@ cell's thread they hop, on every other thread they are what they were. A view wi
 would not do: futures know their loop by identity, so that ``gather``, ``as_completed`` or
 ``wait_for`` would find two different loops.
 
+What the thread starts, by ``create_task`` or ``call_soon``, begins to run when the thread awaits next
+or ends its cell, as in an async cell. Library functions rely on that: ``asyncio.gather`` would miss
+the failure of a task that ended before it has made its own future.
+
 What stays unsafe, by Python's rule, is the state of loop-bound objects themselves: two threads
 inside one ``asyncio.Queue``.
 """
@@ -22,7 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from isthmus.portal import has_crossing, run_sync
+from isthmus.portal import crossing_here, run_sync
 
 _HOPPING = (
     "add_reader",
@@ -30,7 +34,6 @@ _HOPPING = (
     "add_writer",
     "call_at",
     "call_later",
-    "create_task",
     "remove_reader",
     "remove_signal_handler",
     "remove_writer",
@@ -47,7 +50,7 @@ async def _made(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 def _hopping(original: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        if has_crossing():
+        if crossing_here() is not None:
             return run_sync(_made(original, args, kwargs))
         return original(*args, **kwargs)
 
@@ -58,9 +61,12 @@ def _call_soon(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Handle]
     original = loop.call_soon
 
     def call_soon(callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        if has_crossing():
-            return loop.call_soon_threadsafe(callback, *args, context=context)
-        return original(callback, *args, context=context)
+        crossing = crossing_here()
+        if crossing is None:
+            return original(callback, *args, context=context)
+        handle = asyncio.Handle(callback, args, loop, context)
+        crossing.hold(handle)
+        return handle
 
     return call_soon
 

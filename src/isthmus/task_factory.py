@@ -22,7 +22,7 @@ from types import CoroutineType
 from typing import Any
 
 from isthmus.jobs import current_job
-from isthmus.portal import in_portal, run_sync
+from isthmus.portal import crossing_here, in_portal, run_sync
 
 _owned: weakref.WeakSet[Coroutine[Any, Any, Any]] = weakref.WeakSet()
 
@@ -66,8 +66,12 @@ class _Factory:
     def _make(
         self, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict[str, Any]
     ) -> asyncio.Future[Any]:
-        """What would have been made without this wrapper."""
-        if self.previous is None:
+        """What would have been made without this wrapper.
+
+        A thread makes a plain task: a factory of the host is not to be called there, and an eager
+        one would run the first step in the wrong thread.
+        """
+        if self.previous is None or crossing_here() is not None:
             return asyncio.Task(coro, loop=loop, **kwargs)
         return self.previous(loop, coro, **kwargs)  # type: ignore[no-any-return]
 

@@ -46,9 +46,7 @@ def test_keep_going_does_not_go_on_after_ctrl_c(start, script):
 
 
 def test_a_cell_that_is_stopped_may_clean_up(start, script, context):
-    source = (
-        "print('ready')\ntry:\n    await asyncio.sleep(600)\nfinally:\n    print('cleaned up')\n"
-    )
+    source = "try:\n    print('ready')\n    await asyncio.sleep(600)\nfinally:\n    print('cleaned up')\n"
     status, out, _ = interrupt_when_ready(start("--context", context, script(source)))
     assert status == 130
     assert "cleaned up\n" in out
@@ -56,7 +54,7 @@ def test_a_cell_that_is_stopped_may_clean_up(start, script, context):
 
 def test_a_cell_that_swallows_the_interrupt_does_not_keep_the_run(start, script):
     source = (
-        "# %%\nprint('ready')\ntry:\n    await asyncio.sleep(600)\nexcept BaseException:\n"
+        "# %%\ntry:\n    print('ready')\n    await asyncio.sleep(600)\nexcept BaseException:\n"
         "    print('swallowed')\n# %%\nprint('never')\n"
     )
     status, out, err = interrupt_when_ready(start(script(source)))

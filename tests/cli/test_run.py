@@ -305,3 +305,15 @@ def test_help_and_version_are_there(run):
         assert words in done.stdout
     version = [sys.executable, "-m", "isthmus.cli", "--version"]
     assert subprocess.run(version, capture_output=True, check=True).stdout.startswith(b"isthmus")
+
+
+def test_a_cell_that_will_not_end_does_not_keep_the_run(run, script, context):
+    stubborn = (
+        "# %%\nwhile True:\n    try:\n        await asyncio.sleep(600)\n"
+        "    except BaseException:\n        pass\n# %%\nprint('on it goes')\n"
+    )
+    done = run("--timeout", "0.1", "--keep-going", "--context", context, script(stubborn))
+    assert done.returncode == 1
+    assert "its code is still running" in done.stdout
+    assert "on it goes" in done.stdout
+    assert "2 cells: 1 ok, 1 failed" in done.stdout

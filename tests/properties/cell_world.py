@@ -237,7 +237,7 @@ def places(error: BaseException, filename: str) -> list[Place]:
 
 
 def error_shape(error: BaseException | None, filename: str) -> Any:
-    """Type, message and places of *error* and of what it contains; the type of what it came from."""
+    """Type, message and places of *error* and of what it contains, and the type of its cause."""
     if error is None:
         return None
     group = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
@@ -247,16 +247,7 @@ def error_shape(error: BaseException | None, filename: str) -> Any:
         "places": places(error, filename),
         "inside": [error_shape(it, filename) for it in group],
         "cause": type(error.__cause__).__name__,
-        "context": _context_type(error),
     }
-
-
-def _context_type(error: BaseException) -> str:
-    """The type of what was being handled; not where StopIteration left a coroutine, which has one
-    context more or less for each frame that turned it into a RuntimeError."""
-    context = error.__context__
-    turned = any(isinstance(it, RuntimeError | StopIteration) for it in (error, context))
-    return "" if turned else type(context).__name__
 
 
 async def outcome(source: str, context: Any, plan: dict[int, int]) -> dict[str, Any]:

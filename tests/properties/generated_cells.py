@@ -178,7 +178,18 @@ class Author:
 
     def misfit(self) -> ast.expr:
         """What is no integer, nor anything that `+` can make longer."""
-        texts = ("None", "...", "1.5", "2j", "lambda: 1", "{1: 2}", "{1}", "duck", "missing", "boom")
+        texts = (
+            "None",
+            "...",
+            "1.5",
+            "2j",
+            "lambda: 1",
+            "{1: 2}",
+            "{1}",
+            "duck",
+            "missing",
+            "boom",
+        )
         return ast.parse(self.pick(texts), mode="eval").body
 
     def items(self, scope: Scope) -> ast.expr:
@@ -424,7 +435,9 @@ def await_(g: Author, s: Scope) -> ast.expr:
         case 3:
             return ast.Await(call("Awaitable", g.number(s)))
         case 4:
-            gathered = call(_asyncio("gather"), call("atask", g.number(s)), call("atask", g.leaf(s)))
+            gathered = call(
+                _asyncio("gather"), call("atask", g.number(s)), call("atask", g.leaf(s))
+            )
             return call("sum", ast.Await(gathered))
         case 5:
             return ast.Await(call(_asyncio("sleep"), ast.Constant(0), g.number(s)))
@@ -598,7 +611,9 @@ def assign(g: Author, s: Scope) -> list[ast.stmt]:
 
 def _any_value(g: Author, s: Scope) -> ast.expr:
     if g.chance(3):
-        return g.pick([g.items(s), call("Base"), call("atask", g.number(s)), call("Steps", g.leaf(s))])
+        return g.pick(
+            [g.items(s), call("Base"), call("atask", g.number(s)), call("Steps", g.leaf(s))]
+        )
     texts = ("'text'", "b'bytes'", "(1, 2.5)", "{1: {2}}", "lambda x, *y: 0", "asyncio", "...")
     texts += ("ValueError(1)", "(i for i in p)", "acount(3)", "Base", "None", "{1, 2}", "atask(1)")
     return ast.parse(g.pick(texts), mode="eval").body
@@ -716,7 +731,9 @@ def async_with(g: Author, s: Scope) -> list[ast.stmt]:
     match g.integer(0, 7):
         case 0:
             # Whatever else stood in it would race with the task.
-            task = call(ast.Attribute(load("tg"), "create_task", ast.Load()), call("atask", g.number(s)))
+            task = call(
+                ast.Attribute(load("tg"), "create_task", ast.Load()), call("atask", g.number(s))
+            )
             item = ast.withitem(call(_asyncio("TaskGroup")), store("tg"))
             return [ast.AsyncWith([item], [ast.Expr(task)])]
         case 1:
@@ -936,7 +953,9 @@ def _pattern(g: Author, which: int) -> ast.pattern:
             named = ast.MatchAs(one, g.new("x"))
             return ast.MatchClass(load("Point"), [named], ["y"], [ast.MatchAs(None, g.new("y"))])
         case 5:
-            value = ast.MatchValue(ast.Attribute(load("duck"), g.pick(["size", "bombed"]), ast.Load()))
+            value = ast.MatchValue(
+                ast.Attribute(load("duck"), g.pick(["size", "bombed"]), ast.Load())
+            )
             return ast.MatchOr([one, value, ast.MatchSingleton(None)])
         case 6:
             return ast.MatchSequence([ast.MatchAs(None, g.new("left")), ast.MatchAs()])
@@ -958,7 +977,7 @@ if sys.version_info >= (3, 12):
 
 def text_of(statements: list[ast.stmt], g: Author) -> str:
     """Write *statements* down, here and there with lines broken or joined."""
-    source = ""
+    source, ends_simple = "", False
     for statement in statements:
         text = ast.unparse(ast.fix_missing_locations(statement))
         simple = not hasattr(statement, "body") and not isinstance(statement, ast.Match)
@@ -975,7 +994,9 @@ def _broken(source: str, where: list[int]) -> str:
     places, depth, literal = [], 0, 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]
-        literal += (kind in ("FSTRING_START", "TSTRING_START")) - (kind in ("FSTRING_END", "TSTRING_END"))
+        literal += (kind in ("FSTRING_START", "TSTRING_START")) - (
+            kind in ("FSTRING_END", "TSTRING_END")
+        )
         if token.type == tokenize.OP and not literal:
             depth += (token.string in "([{") - (token.string in ")]}")
         if depth and not literal:

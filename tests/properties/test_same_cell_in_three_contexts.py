@@ -4,6 +4,7 @@ Known differences, which no generated cell shows:
 
 - A ``StopIteration`` that ``__anext__`` raises while it is called, before it has returned an
   awaitable: no generated async iterator does so.
+- The ``__context__`` of an error that comes from another task: what was handled there, or here.
 - When the loop closes an async generator that was left suspended, what that does is not part of
   the cell: generated ones do not yield where closing them could be seen.
 - Tasks that run beside the cell's own code: generated cells wait for each that they start, and do
@@ -16,13 +17,13 @@ import ast
 import asyncio
 import sys
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 from cell_world import ERRORS, outcome
-from generated_cells import EXPRESSIONS, ONLY_BELOW, STATEMENTS, cells, write_cell
+from generated_cells import EXPRESSIONS, ONLY_BELOW, STATEMENTS, cells, compiles, write_cell
 from hypothesis import given
 from hypothesis import strategies as st
-from random import Random
 
 pytestmark = [
     # Cells are cut short between making a coroutine and awaiting it, and compare what they please.
@@ -51,3 +52,82 @@ def test_a_generated_cell_has_the_same_outcome_in_each_context(
     assert expected["status"] != "timeout"
     assert runner.run(outcome(source, "thread", plan)) == expected
     assert runner.run(outcome(source, "sync", plan)) == expected
+
+
+# -- what the generator draws ----------------------------------------------------------------------
+
+
+def concrete(base: type[ast.AST]) -> set[type[ast.AST]]:
+    """The node classes of this interpreter directly below *base*: `Constant`, not what is left of
+    `Num` and `Str` below it."""
+    return set(base.__subclasses__())
+
+
+BASES = [
+    *(ast.stmt, ast.expr, ast.pattern, ast.excepthandler, ast.operator, ast.unaryop, ast.cmpop),
+    *(ast.boolop, *([ast.type_param] if sys.version_info >= (3, 12) else [])),
+]
+
+WRITTEN = 350
+
+
+@pytest.fixture(scope="module")
+def drawn_cells() -> list[str]:
+    random = Random(1)
+    written = [write_cell(random.randbytes(random.randint(300, 1_000))) for _ in range(WRITTEN)]
+    return [source for source in written if source is not None]
+
+
+def test_every_statement_and_expression_of_this_interpreter_has_a_builder() -> None:
+    assert set(STATEMENTS) == concrete(ast.stmt)
+    assert set(EXPRESSIONS) == concrete(ast.expr)
+
+
+def test_every_node_of_this_interpreter_is_drawn(drawn_cells: list[str]) -> None:
+    drawn: set[object] = set()
+    for source in drawn_cells:
+        for node in ast.walk(ast.parse(source)):
+            drawn.add(type(node))
+            if isinstance(node, ast.comprehension):
+                drawn.add(("comprehension", node.is_async))
+    wanted: set[object] = {("comprehension", 0), ("comprehension", 1)}.union(*map(concrete, BASES))
+    wanted |= {ast.Load, ast.Store, ast.Del}  # other contexts are remnants of Python 2
+    assert wanted - drawn == set()
+
+
+def outermost(source: str) -> Iterator[type[ast.AST]]:
+    """The node classes that stand at the top level of a cell: in no function, class or loop, as a
+    statement or as the whole of an expression statement."""
+    for statement in ast.parse(source).body:
+        yield type(statement)
+        if isinstance(statement, ast.Expr):
+            yield type(statement.value)
+
+
+def test_async_syntax_is_drawn_at_the_top_level_of_cells(drawn_cells: list[str]) -> None:
+    drawn = {node for source in drawn_cells for node in outermost(source)}
+    assert {ast.AsyncFor, ast.AsyncWith, ast.AsyncFunctionDef, ast.Await} <= drawn
+
+
+def test_what_is_only_drawn_below_the_top_level_cannot_stand_there(
+    drawn_cells: list[str],
+) -> None:
+    texts = {
+        ast.Return: "return 1",
+        ast.Yield: "(yield 1)",
+        ast.YieldFrom: "(yield from [])",
+        ast.Nonlocal: "nonlocal a",
+        ast.Break: "break",
+        ast.Continue: "continue",
+        ast.Starred: "*a",
+        ast.Slice: "1:2",
+        ast.FormattedValue: "{a!r}",
+    }
+    assert not any(compiles(text) for text in texts.values())
+    assert set(texts) <= set(ONLY_BELOW)
+    drawn = {node for source in drawn_cells for node in outermost(source)}
+    assert drawn & set(ONLY_BELOW) == set()
+
+
+def test_most_cells_that_are_drawn_compile(drawn_cells: list[str]) -> None:
+    assert len(drawn_cells) > 0.95 * WRITTEN

@@ -1,0 +1,662 @@
+"""The home task and the home thread: what lives on from one cell to the next, and cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from support import CONTEXTS, eventually
+
+from isthmus import MemoryTransport, Session, SessionClosedError
+
+requirement = pytest.mark.requirement
+
+LOOP_CONTEXTS = ("async", "sync")
+
+
+# -- context variables -----------------------------------------------------------------------------
+
+
+@requirement("3.2-context-variables")
+@pytest.mark.parametrize("wait", ["", "await asyncio.sleep(0)\n"], ids=["at once", "after await"])
+async def test_a_context_variable_set_in_a_cell_is_set_in_the_next(
+    session: Session, first: str, second: str, wait: str
+) -> None:
+    await session.execute("import contextvars\nvar = contextvars.ContextVar('var')", context=first)
+    await session.execute(f"{wait}_t = var.set('set')", context=first)
+    assert await session.execute(f"{wait}var.get('unset')", context=second) == "set"
+    await session.execute(f"{wait}_t = var.set('again')", context=second)
+    assert await session.execute("var.get('unset')", context=first) == "again"
+
+
+@requirement("3.2-context-variables")
+async def test_a_variable_set_by_an_awaited_coroutine_is_set_in_the_cell(
+    session: Session, context: str
+) -> None:
+    code = (
+        "import contextvars\nvar = contextvars.ContextVar('var', default=0)\n"
+        "async def f():\n    var.set(var.get() + 1)\n    await asyncio.sleep(0)\n    var.set(var.get() + 1)\n"
+        "await f()\nhere = var.get()\nawait f()\n(here, var.get())"
+    )
+    assert await session.execute(code, context=context) == (2, 4)
+
+
+@requirement("3.2-context-variables")
+async def test_variables_of_the_host_are_seen_and_cells_do_not_change_them(
+    make_session: Callable[..., Session], context: str
+) -> None:
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("var")
+    var.set("host")
+    session = make_session()
+    session.update_namespace({"var": var})
+    assert await session.execute("seen = var.get()\n_t = var.set('cell')\nseen", context=context) == "host"
+    assert await session.execute("var.get()", context=context) == "cell"
+    assert var.get() == "host"
+
+
+@requirement("3.2-context-variables")
+async def test_a_token_resets_a_variable_within_its_context(session: Session, context: str) -> None:
+    await session.execute("import contextvars; var = contextvars.ContextVar('var', default=0)")
+    assert await session.execute(
+        "t = var.set(1)\nawait asyncio.sleep(0)\nvar.reset(t)\nvar.get()", context=context
+    ) == 0
+    await session.execute("t = var.set(2)", context=context)
+    assert await session.execute("await asyncio.sleep(0)\nvar.reset(t)\nvar.get()", context=context) == 0
+    assert await session.execute("var.get()", context="async") == 0
+
+
+@requirement("3.4-concurrent")
+async def test_a_concurrent_cell_has_a_copy_of_the_variables(session: Session, context: str) -> None:
+    await session.execute("import contextvars; var = contextvars.ContextVar('var'); _t = var.set(1)")
+    assert await session.execute(
+        "seen = var.get(); _t = var.set(2); seen", context=context, concurrent=True
+    ) == 1
+    assert await session.execute("var.get()", context=context) == 1
+
+
+# -- scopes over cells -------------------------------------------------------------------------------
+
+
+@requirement("3.2-scopes")
+async def test_a_task_group_is_entered_in_one_cell_and_left_in_another(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute("done = []\nasync def work(n):\n    await asyncio.sleep(0)\n    done.append(n)")
+    await session.execute("group = asyncio.TaskGroup()\nawait group.__aenter__()", context=first)
+    await session.execute("_t = await asyncio.sleep(0)\nt1 = group.create_task(work(1))", context=first)
+    await session.execute("await asyncio.sleep(0)\nt2 = group.create_task(work(2))", context=second)
+    await session.execute("await group.__aexit__(None, None, None)", context=second)
+    assert session.namespace["done"] == [1, 2]
+
+
+@requirement("3.2-scopes")
+async def test_a_timeout_entered_in_one_cell_expires_in_another(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute("scope = asyncio.timeout(0.02)\nawait scope.__aenter__()", context=first)
+    result = await session.run("await asyncio.sleep(30)", context=second)
+    assert isinstance(result.error, asyncio.CancelledError)
+    code = "import sys\nawait scope.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)"
+    result = await session.run(code, context=second)
+    assert isinstance(result.error, TimeoutError), result
+    assert (await session.run("await asyncio.sleep(0, 'on')", context=first)).value == "on"
+    assert await session.execute("asyncio.current_task().cancelling()", context="async") == 0
+
+
+@requirement("3.2-scopes")
+async def test_a_timeout_left_in_time_leaves_no_trace(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute("scope = asyncio.timeout(30)\nawait scope.__aenter__()", context=first)
+    await session.execute("await asyncio.sleep(0)\nawait scope.__aexit__(None, None, None)", context=second)
+    assert not session.namespace["scope"].expired()
+
+
+@requirement("3.2-scopes")
+async def test_an_exit_stack_is_entered_in_one_cell_and_left_in_another(
+    session: Session, first: str, second: str
+) -> None:
+    code = """
+import contextlib
+log = []
+@contextlib.asynccontextmanager
+async def resource(name):
+    await asyncio.sleep(0)
+    log.append('open ' + name)
+    yield name
+    await asyncio.sleep(0)
+    log.append('close ' + name)
+stack = contextlib.AsyncExitStack()
+await stack.__aenter__()
+a = await stack.enter_async_context(resource('a'))
+"""
+    await session.execute(code, context=first)
+    await session.execute("b = await stack.enter_async_context(resource('b'))", context=second)
+    await session.execute("await stack.aclose()", context=second)
+    assert session.namespace["log"] == ["open a", "open b", "close b", "close a"]
+    assert isinstance(session.namespace["stack"], AsyncExitStack)
+
+
+@requirement("3.2-scopes")
+async def test_an_anyio_group_is_entered_in_one_cell_and_left_in_another(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute(
+        "import anyio\ndone = []\nasync def work(n):\n    await anyio.sleep(0)\n    done.append(n)\n"
+        "group = anyio.create_task_group()\nawait group.__aenter__()",
+        context=first,
+    )
+    await session.execute("await asyncio.sleep(0)\ngroup.start_soon(work, 1)", context=first)
+    await session.execute("await asyncio.sleep(0)\ngroup.start_soon(work, 2)", context=second)
+    await session.execute("await group.__aexit__(None, None, None)", context=second)
+    assert session.namespace["done"] == [1, 2]
+
+
+@requirement("3.2-scopes")
+async def test_an_anyio_scope_is_cancelled_in_a_later_cell(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute(
+        "import anyio\nscope = anyio.CancelScope()\n_s = scope.__enter__()\nawait asyncio.sleep(0)",
+        context=first,
+    )
+    result = await session.run("scope.cancel()\nawait anyio.sleep(30)", context=second)
+    assert isinstance(result.error, asyncio.CancelledError)
+    code = (
+        "import sys\n"
+        "try:\n    await anyio.sleep(30)\n"
+        "except BaseException as e:\n    swallowed = scope.__exit__(type(e), e, e.__traceback__)\n"
+        "swallowed"
+    )
+    assert await session.execute(code, context=second) is True
+    assert await session.execute("await asyncio.sleep(0, 'on')", context=first) == "on"
+
+
+@requirement("3.2-scopes")
+async def test_a_group_whose_task_fails_between_cells_cancels_the_next_await(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute(
+        "group = asyncio.TaskGroup()\nawait group.__aenter__()\n"
+        "async def fail():\n    raise ValueError('in the group')\n"
+        "t = group.create_task(fail())" if first == "async" else
+        "group = asyncio.TaskGroup()\nawait group.__aenter__()\n"
+        "async def fail():\n    raise ValueError('in the group')\n"
+        "async def begin(): return group.create_task(fail())\nt = await begin()",
+        context=first,
+    )
+    await eventually(lambda: session.namespace["t"].done())
+    result = await session.run("reached = 1\nawait asyncio.sleep(30)\nreached = 2", context=second)
+    assert isinstance(result.error, asyncio.CancelledError)
+    assert session.namespace["reached"] == 1
+    code = "await group.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)"
+    result = await session.run(code, context=second)
+    assert isinstance(result.error, ExceptionGroup)
+    assert isinstance(result.error.exceptions[0], ValueError)
+    assert await session.execute("await asyncio.sleep(0, 'on')", context=first) == "on"
+
+
+@requirement("3.2-current-task")
+async def test_the_current_task_is_the_same_in_every_awaiting_cell(
+    session: Session, first: str, second: str
+) -> None:
+    code = "await asyncio.sleep(0)\nasyncio.current_task()"
+    task = await session.execute(code, context=first)
+    assert task is not asyncio.current_task()
+    assert await session.execute(code, context=second) is task
+    assert await session.execute("asyncio.current_task()", context="async") is task
+    assert not task.done()
+
+
+# -- cancellation ------------------------------------------------------------------------------------
+
+
+@requirement("3.2-cancel-ours")
+async def test_interrupting_a_cell_cancels_what_it_does_and_not_the_task(
+    session: Session, context: str
+) -> None:
+    cell = asyncio.ensure_future(
+        session.run(
+            "task = asyncio.current_task()\nstarted = True\nawait asyncio.sleep(30)" if context != "thread"
+            else "started = True\nawait asyncio.sleep(30)",
+            context=context,
+        )
+    )
+    await eventually(lambda: "started" in session.namespace)
+    assert session.interrupt()
+    result = await cell
+    assert result.status == "cancelled"
+    assert isinstance(result.error, asyncio.CancelledError)
+    assert await session.execute("await asyncio.sleep(0, asyncio.current_task().cancelling())") == 0
+
+
+@requirement("3.2-cancel-ours")
+async def test_a_cell_may_swallow_its_cancellation_and_the_next_is_not_hit(
+    session: Session, context: str
+) -> None:
+    code = (
+        "try:\n    started = True\n    await asyncio.sleep(30)\n"
+        "except asyncio.CancelledError:\n    pass\nawait asyncio.sleep(0, 'survived')"
+    )
+    cell = asyncio.ensure_future(session.run(code, context=context))
+    await eventually(lambda: "started" in session.namespace)
+    session.interrupt()
+    assert (await cell).value == "survived"
+    for after in CONTEXTS:
+        assert await session.execute("await asyncio.sleep(0, 'on')", context=after) == "on"
+
+
+@requirement("3.2-cancel-ours")
+async def test_cancelling_the_caller_cancels_the_cell_and_the_session_goes_on(
+    session: Session, context: str
+) -> None:
+    code = (
+        "try:\n    started = True\n    await asyncio.sleep(30)\nfinally:\n    cleaned = True"
+    )
+    caller = asyncio.ensure_future(session.run(code, context=context))
+    await eventually(lambda: "started" in session.namespace)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert session.namespace["cleaned"]
+    assert await session.execute("await asyncio.sleep(0, 'on')", context=context) == "on"
+
+
+@requirement("3.2-cancel-ours")
+async def test_cancelling_the_caller_of_a_waiting_cell_takes_it_out_of_the_queue(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute("go = asyncio.Event()")
+    running = asyncio.ensure_future(session.run("await go.wait()", context=first))
+    waiting = asyncio.ensure_future(session.run("ran = True", context=second))
+    last = asyncio.ensure_future(session.run("'last'", context=first))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    session.namespace["go"].set()
+    assert (await running).status == "ok"
+    assert (await last).value == "last"
+    assert "ran" not in session.namespace or (first, second) == ("thread", "thread")
+
+
+@requirement("3.2-cancel-ours")
+async def test_a_wait_for_of_the_caller_ends_the_cell(session: Session, context: str) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(session.run("await asyncio.sleep(30)", context=context), 0.02)
+    assert await session.execute("await asyncio.sleep(0, 'on')", context=context) == "on"
+
+
+@requirement("3.2-cancel-stray")
+@pytest.mark.parametrize("before", LOOP_CONTEXTS)
+async def test_a_stray_cancel_is_absorbed_at_the_end_of_its_cell(
+    session: Session, before: str, context: str
+) -> None:
+    await session.execute("asyncio.current_task().cancel()", context=before)
+    assert await session.execute("await asyncio.sleep(0, 'on')", context=context) == "on"
+    assert await session.execute("asyncio.current_task().cancelling()") == 0
+
+
+@requirement("3.2-cancel-stray")
+async def test_a_stray_cancel_reaches_the_next_await_of_its_own_cell(
+    session: Session, context: str
+) -> None:
+    result = await session.run(
+        "await asyncio.sleep(0)\nasyncio.current_task().cancel()\nreached = 1\n"
+        "await asyncio.sleep(0)\nawait asyncio.sleep(0)\nreached = 2",
+        context=context,
+    )
+    assert result.status == "cancelled"
+    assert session.namespace["reached"] == 1
+    assert await session.execute("await asyncio.sleep(0, 'on')", context=context) == "on"
+
+
+@requirement("3.2-cancel-idle")
+async def test_a_scopes_cancel_while_idle_stays_pending_without_spinning(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute("scope = asyncio.timeout(None)\nawait scope.__aenter__()", context=first)
+    loop = asyncio.get_running_loop()
+    session.namespace["scope"].reschedule(loop.time())
+    await eventually(lambda: session.namespace["scope"].expired() or True)
+    for _ in range(5):
+        await asyncio.sleep(0.001)
+    await _loop_sleeps_while(session)
+    result = await session.run("await asyncio.sleep(30)", context=second)
+    assert isinstance(result.error, asyncio.CancelledError), result
+    code = "await scope.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)"
+    assert isinstance((await session.run(code, context=second)).error, TimeoutError)
+
+
+async def _loop_sleeps_while(session: Session) -> None:
+    """An idle session schedules nothing: between two steps of ours the loop has nothing else ready."""
+    loop = asyncio.get_running_loop()
+    ready = getattr(loop, "_ready", None)
+    if ready is None:  # uvloop keeps its own counsel
+        return
+    for _ in range(3):
+        await asyncio.sleep(0)
+        assert len(ready) == 0
+
+
+@requirement("3.2-cancel-idle")
+async def test_a_scope_cancelled_while_idle_and_left_at_once_cancels_nothing(
+    session: Session, first: str, second: str
+) -> None:
+    await session.execute(
+        "import anyio\nscope = anyio.CancelScope()\n_s = scope.__enter__()\nawait asyncio.sleep(0)",
+        context=first,
+    )
+    session.namespace["scope"].cancel()
+    for _ in range(5):
+        await asyncio.sleep(0.001)
+    code = "await asyncio.sleep(0)" if first == second == "none" else "x = 1"
+    await session.execute(code, context=second)
+    result = await session.run("scope.__exit__(None, None, None)", context="async")
+    assert result.status == "ok", result
+    assert await session.execute("await asyncio.sleep(0, 'on')", context=second) == "on"
+    assert await session.execute("asyncio.current_task().cancelling()") == 0
+
+
+@requirement("3.2-cancel-shutdown")
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_the_shutdown_of_the_loop_ends_the_session(flavour: str, context: str, busy: bool) -> None:
+    from support import make_runner
+
+    session = Session()
+
+    async def host() -> None:
+        await session.execute("x = 1", context=context)
+        if busy:
+            code = "try:\n    started = 1\n    await asyncio.sleep(30)\nfinally:\n    cleaned = True"
+            host.cell = asyncio.ensure_future(session.run(code, context=context))  # type: ignore[attr-defined]
+            await eventually(lambda: "started" in session.namespace)
+
+    with make_runner(flavour) as runner:
+        runner.run(host())
+    assert session.namespace["x"] == 1
+    if busy:
+        assert session.namespace["cleaned"]
+    session.manager.close()
+
+
+@requirement("3.2-cancel-shutdown")
+def test_a_namespace_lives_on_in_a_second_loop(flavour: str, first: str, second: str) -> None:
+    from support import make_runner
+
+    session = Session()
+    with make_runner(flavour) as runner:
+        runner.run(session.execute("x = 1", context=first))
+    with make_runner(flavour) as runner:
+        try:
+            assert runner.run(session.execute("await asyncio.sleep(0, x + 1)", context=second)) == 2
+        except SessionClosedError:
+            pytest.fail("the namespace was bound to a loop that is gone")
+        finally:
+            runner.run(session.close())
+
+
+# -- the home thread -----------------------------------------------------------------------------------
+
+
+@requirement("3.3-home-thread")
+async def test_thread_cells_run_in_one_thread_that_is_not_the_loops(session: Session) -> None:
+    code = "import threading\nthreading.get_ident()"
+    one = await session.execute(code, context="thread")
+    await session.execute("await asyncio.sleep(0)", context="async")
+    assert await session.execute(code, context="thread") == one
+    assert one != threading.get_ident()
+    assert await session.execute(code, context="async") == threading.get_ident()
+    assert await session.execute(code, context="sync") == threading.get_ident()
+
+
+@requirement("3.3-home-thread")
+async def test_thread_locals_persist_over_thread_cells(session: Session) -> None:
+    await session.execute("import threading; local = threading.local(); local.x = 5", context="thread")
+    await session.execute("await asyncio.sleep(0)", context="async")
+    assert await session.execute("local.x", context="thread") == 5
+    assert await session.execute("hasattr(local, 'x')", context="async") is False
+
+
+@requirement("3.3-home-thread")
+async def test_a_sqlite_connection_is_used_over_several_thread_cells(session: Session) -> None:
+    await session.execute(
+        "import sqlite3\ndb = sqlite3.connect(':memory:')\ndb.execute('create table t (n)')",
+        context="thread",
+    )
+    await session.execute("with db: db.executemany('insert into t values (?)', [(1,), (2,)])", context="thread")
+    await session.execute("await asyncio.sleep(0)", context="thread")
+    assert await session.execute("db.execute('select sum(n) from t').fetchone()", context="thread") == (3,)
+    result = await session.run("db.execute('select 1')", context="sync")
+    assert type(result.error).__name__ == "ProgrammingError"
+    await session.execute("_ = __ = ___ = None; db.close()", context="thread")
+
+
+@requirement("3.3-home-thread")
+async def test_thread_cells_do_not_use_the_loops_default_executor(session: Session) -> None:
+    loop = asyncio.get_running_loop()
+    await session.execute("x = 1", context="thread")
+    assert getattr(loop, "_default_executor", None) is None
+
+
+AWAITING_IDIOMS = {
+    "timeout around several awaits": (
+        "async with asyncio.timeout(30) as t:\n    a = await asyncio.sleep(0, 1)\n"
+        "    b = await asyncio.sleep(0, 2)\n(a, b, t.expired())",
+        (1, 2, False),
+    ),
+    "timeout that expires": (
+        "r = []\ntry:\n    async with asyncio.timeout(0.02):\n        await asyncio.sleep(0)\n"
+        "        await asyncio.sleep(30)\nexcept TimeoutError:\n    r.append('late')\n"
+        "r.append(await asyncio.sleep(0, 'on'))\nr",
+        ["late", "on"],
+    ),
+    "wait_for": ("await asyncio.wait_for(asyncio.sleep(0, 3), 30)", 3),
+    "wait_for that is late": (
+        "try:\n    await asyncio.wait_for(asyncio.sleep(30), 0.02)\nexcept TimeoutError:\n    r = 'late'\nr",
+        "late",
+    ),
+    "gather over create_task": (
+        "await asyncio.gather(asyncio.create_task(asyncio.sleep(0, 1)), asyncio.sleep(0, 2))",
+        [1, 2],
+    ),
+    "wait": (
+        "ts = [asyncio.create_task(asyncio.sleep(0, i)) for i in range(3)]\n"
+        "done, pending = await asyncio.wait(ts)\nsorted(t.result() for t in done), len(pending)",
+        ([0, 1, 2], 0),
+    ),
+    "as_completed": (
+        "r = []\nfor f in asyncio.as_completed([asyncio.sleep(0.01, 'b'), asyncio.sleep(0, 'a')]):\n"
+        "    r.append(await f)\nr",
+        ["a", "b"],
+    ),
+    "task group": (
+        "async with asyncio.TaskGroup() as g:\n    a = g.create_task(asyncio.sleep(0, 1))\n"
+        "    b = g.create_task(asyncio.sleep(0, 2))\na.result() + b.result()",
+        3,
+    ),
+    "task group that fails": (
+        "async def bad():\n    raise ValueError('x')\n"
+        "try:\n    async with asyncio.TaskGroup() as g:\n        g.create_task(bad())\n"
+        "        await asyncio.sleep(30)\nexcept* ValueError as e:\n    r = [str(x) for x in e.exceptions]\nr",
+        ["x"],
+    ),
+    "run_in_executor": (
+        "import threading\nloop = asyncio.get_running_loop()\n"
+        "await loop.run_in_executor(None, threading.get_ident) != threading.get_ident()",
+        True,
+    ),
+    "to_thread": ("await asyncio.to_thread(max, 1, 2)", 2),
+    "a future by hand": (
+        "f = asyncio.get_running_loop().create_future()\n"
+        "asyncio.get_running_loop().call_soon(f.set_result, 9)\nawait f",
+        9,
+    ),
+    "call_later": (
+        "f = asyncio.get_running_loop().create_future()\n"
+        "h = asyncio.get_running_loop().call_later(0.001, f.set_result, 9)\nawait f",
+        9,
+    ),
+    "a queue with two workers": (
+        "q = asyncio.Queue()\nr = []\n"
+        "async def worker():\n    while True:\n        r.append(await q.get())\n        q.task_done()\n"
+        "ws = [asyncio.create_task(worker()) for _ in range(2)]\n"
+        "for i in range(5):\n    await q.put(i)\n"
+        "await q.join()\nfor w in ws:\n    w.cancel()\n"
+        "await asyncio.gather(*ws, return_exceptions=True)\nsorted(r)",
+        [0, 1, 2, 3, 4],
+    ),
+    "a semaphore and a lock": (
+        "s = asyncio.Semaphore(1); l = asyncio.Lock()\nasync with s, l:\n    r = await asyncio.sleep(0, 4)\nr, l.locked()",
+        (4, False),
+    ),
+    "shield": ("await asyncio.shield(asyncio.sleep(0, 6))", 6),
+    "anyio group": (
+        "import anyio\nr = []\nasync def f(n):\n    await anyio.sleep(0)\n    r.append(n)\n"
+        "async with anyio.create_task_group() as g:\n    g.start_soon(f, 1)\n    g.start_soon(f, 2)\nsorted(r)",
+        [1, 2],
+    ),
+    "anyio move_on_after": (
+        "import anyio\nwith anyio.move_on_after(0.02) as s:\n    await anyio.sleep(0)\n    await anyio.sleep(30)\n"
+        "s.cancelled_caught",
+        True,
+    ),
+    "anyio to_thread": ("import anyio\nawait anyio.to_thread.run_sync(max, 1, 2)", 2),
+    "an awaited task twice": (
+        "t = asyncio.create_task(asyncio.sleep(0, 2))\n(await t) + (await t)",
+        4,
+    ),
+    "a task that is cancelled": (
+        "t = asyncio.create_task(asyncio.sleep(30))\nawait asyncio.sleep(0)\nt.cancel()\n"
+        "try:\n    await t\nexcept asyncio.CancelledError:\n    r = 'cancelled'\nr",
+        "cancelled",
+    ),
+    "an async exit stack": (
+        "import contextlib\nasync with contextlib.AsyncExitStack() as s:\n"
+        "    t = await s.enter_async_context(asyncio.timeout(30))\n    r = await asyncio.sleep(0, 1)\nr",
+        1,
+    ),
+    "an error in an awaited coroutine": (
+        "async def f():\n    await asyncio.sleep(0)\n    raise KeyError('k')\n"
+        "try:\n    await f()\nexcept KeyError as e:\n    r = e.args\nr",
+        ("k",),
+    ),
+    "the running loop": (
+        "await asyncio.sleep(0)\nasyncio.get_running_loop() is asyncio.current_task().get_loop()",
+        True,
+    ),
+    "subprocess": (
+        "import sys\np = await asyncio.create_subprocess_exec(sys.executable, '-c', 'print(6)', "
+        "stdout=asyncio.subprocess.PIPE)\n(await p.communicate())[0].split()",
+        [b"6"],
+    ),
+    "streams": (
+        "async def serve(r, w):\n    w.write(await r.readline())\n    await w.drain()\n    w.close()\n"
+        "server = await asyncio.start_server(serve, '127.0.0.1', 0)\n"
+        "async with server:\n"
+        "    r, w = await asyncio.open_connection(*server.sockets[0].getsockname())\n"
+        "    w.write(b'echo\\n')\n    await w.drain()\n    line = await r.readline()\n"
+        "    w.close()\n    await w.wait_closed()\nline",
+        b"echo\n",
+    ),
+}
+
+
+@requirement("3.3-awaits-in-home-task", "3.5-idioms")
+@pytest.mark.parametrize("idiom", AWAITING_IDIOMS)
+@pytest.mark.parametrize("concurrent", [False, True], ids=["ordered", "concurrent"])
+async def test_asyncio_idioms_mean_the_same_in_every_context(
+    session: Session, context: str, idiom: str, concurrent: bool
+) -> None:
+    if idiom == "subprocess" and sys.version_info < (3, 12):
+        pytest.skip("a child watcher of its own thread")
+    code, expected = AWAITING_IDIOMS[idiom]
+    result = await session.run(code, context=context, concurrent=concurrent)
+    assert result.error is None, result.error
+    assert result.value == expected
+    assert await session.execute("asyncio.current_task().cancelling()") == 0
+
+
+@requirement("3.3-awaits-in-home-task")
+async def test_what_a_thread_cell_awaits_runs_in_the_home_task(session: Session) -> None:
+    await session.execute("async def where():\n    await asyncio.sleep(0)\n    return asyncio.current_task()")
+    home = await session.execute("asyncio.current_task()")
+    assert await session.execute("await where()", context="thread") is home
+    assert await session.execute("await where()", context="sync") is home
+    assert await session.execute("await where()", context="thread", concurrent=True) is not home
+
+
+@requirement("3.3-awaits-in-home-task")
+async def test_an_anyio_group_entered_by_a_thread_cell_is_left_by_an_async_one(
+    session: Session,
+) -> None:
+    await session.execute(
+        "import anyio\nr = []\nasync def f(n): r.append(n)\n"
+        "g = anyio.create_task_group()\nawait g.__aenter__()\ng.start_soon(f, 1)",
+        context="thread",
+    )
+    await session.execute("g.start_soon(f, 2)\nawait g.__aexit__(None, None, None)", context="async")
+    assert session.namespace["r"] == [1, 2]
+
+
+@requirement("3.5-plain-thread")
+async def test_a_plain_thread_cell_sees_no_running_loop(session: Session) -> None:
+    code = (
+        "async def f(): return await asyncio.sleep(0, asyncio.get_running_loop())\n"
+        "mine = asyncio.run(f())\n"
+        "try:\n    asyncio.get_running_loop()\nexcept RuntimeError:\n    r = 'no loop'\nr"
+    )
+    assert await session.execute(code, context="thread") == "no loop"
+    assert session.namespace["mine"] is not asyncio.get_running_loop()
+
+
+@requirement("3.5-plain-thread")
+async def test_the_loop_is_as_before_after_a_thread_cell_that_awaited(session: Session) -> None:
+    loop = asyncio.get_running_loop()
+    own = set(getattr(loop, "__dict__", ()))
+    current_task = asyncio.current_task
+    await session.execute("await asyncio.sleep(0)", context="thread")
+    assert set(getattr(loop, "__dict__", ())) == own
+    assert asyncio.current_task is current_task
+
+
+@requirement("3.5-thread-view")
+async def test_the_loop_goes_on_while_a_thread_cell_blocks(
+    session: Session, transport: MemoryTransport
+) -> None:
+    go, blocked = threading.Event(), threading.Event()
+    session.update_namespace({"go": go, "blocked": blocked})
+    cell = asyncio.ensure_future(
+        session.run("blocked.set(); go.wait(5)", context="thread")
+    )
+    await eventually(blocked.is_set)
+    await asyncio.sleep(0.001)
+    go.set()
+    assert (await cell).value is True
+
+
+@requirement("3.5-thread-view")
+async def test_tasks_of_a_thread_cell_are_the_home_loops(session: Session) -> None:
+    await session.execute(
+        "await asyncio.sleep(0)\nt = asyncio.create_task(asyncio.sleep(0, 'of the thread'))",
+        context="thread",
+    )
+    assert session.namespace["t"].get_loop() is asyncio.get_running_loop()
+    assert await session.execute("await t", context="async") == "of the thread"
+
+
+@requirement("4.4-loop-bound-objects")
+async def test_loop_bound_objects_have_one_home(session: Session, first: str, second: str) -> None:
+    await session.execute(
+        "q = asyncio.Queue(); lock = asyncio.Lock()\nasync def put(n):\n    async with lock:\n        await q.put(n)\n"
+        "await put(1)",
+        context=first,
+    )
+    await session.execute("t = asyncio.ensure_future(put(2))\nawait t", context=second)
+    assert await session.execute("[await q.get(), await q.get()]", context=second) == [1, 2]
