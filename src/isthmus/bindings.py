@@ -65,7 +65,8 @@ class Bindings(NamedTuple):
 
     *bound* and *deleted* are sorted. *exact* is False where it may bind what is not listed.
     *defines_global* says that it makes a function that can bind or delete a global when it is
-    called, which a later cell may do. *calls* is False where it can call nothing at all.
+    called, which a later cell may do. *calls* is False where it can call nothing at all. *nested*
+    says that there is code within the code: of functions, classes or comprehensions.
     """
 
     bound: tuple[str, ...]
@@ -73,6 +74,7 @@ class Bindings(NamedTuple):
     exact: bool
     defines_global: bool
     calls: bool
+    nested: bool = False
 
 
 def scan(*codes: CodeType) -> Bindings:
@@ -86,9 +88,10 @@ def scan(*codes: CodeType) -> Bindings:
         raw = code.co_code
         operations = raw[::2]
         names = code.co_names
+        wide = len(names) > 256  # or else each argument is its instruction's own byte
         index = operations.find(_STORE_NAME)
         while index >= 0:  # nearly all there is
-            bound.add(names[_argument(raw, index)])
+            bound.add(names[_argument(raw, index) if wide else raw[2 * index + 1]])
             index = operations.find(_STORE_NAME, index + 1)
         other = operations.translate(None, _PLAIN)
         if other:
@@ -97,23 +100,24 @@ def scan(*codes: CodeType) -> Bindings:
                 for match in _NOTED.finditer(operations):
                     exact = _note(raw, names, match.start(), bound, deleted) and exact
         exact = exact and DYNAMIC_NAMES.isdisjoint(names)
-        nested += code_within(code)
+        if CodeType in map(type, code.co_consts):
+            nested += code_within(code)
     if nested:
         inner = _scan_nested(nested, bound, deleted)
         exact, defines_global = exact and inner.exact, inner.defines_global
-    return Bindings(_sorted(bound), _sorted(deleted), exact, defines_global, calls)
+    return Bindings(
+        tuple(sorted(bound)) if bound else (),
+        tuple(sorted(deleted)) if deleted else (),
+        exact,
+        defines_global,
+        calls,
+        bool(nested),
+    )
 
 
 def code_within(code: CodeType) -> list[CodeType]:
     """List the code objects of what *code* defines: functions, classes, comprehensions."""
-    constants = code.co_consts
-    if CodeType not in map(type, constants):  # a pass in C, for most have none
-        return []
-    return [constant for constant in constants if type(constant) is CodeType]
-
-
-def _sorted(names: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(names)) if names else ()
+    return [constant for constant in code.co_consts if type(constant) is CodeType]
 
 
 class _Nested(NamedTuple):

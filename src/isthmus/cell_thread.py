@@ -35,7 +35,7 @@ from typing import Any, Protocol
 from isthmus.context_variables import ContextMirror
 from isthmus.errors import CellInterrupted, CrossingError, SessionClosedError
 from isthmus.jobs import Job, current_job
-from isthmus.portal import outcome_in_portal, run_sync, set_crossing
+from isthmus.portal import outcome_in_portal, raise_here, run_sync, set_crossing
 from isthmus.shared_loop import running_loop_of_thread
 
 PRIVATE_VARIABLES: frozenset[contextvars.ContextVar[Any]] = frozenset({current_job})
@@ -332,7 +332,7 @@ class CellThread:
         if request.snapshot is not None:
             self.thread_side.reflect(request.snapshot)
         if request.error is not None:
-            raise request.error
+            raise_here(request.error)
         return request.value
 
     def _send(self, request: Request) -> None:

@@ -38,7 +38,7 @@ FUTURE_FLAGS = sum({*_FEATURES} - {__future__.nested_scopes.compiler_flag})
 """All ``__future__`` features that code objects carry in ``co_flags``."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class CompiledCell:
     """One cell, compiled. Immutable by convention: cells of the same text share it.
 
@@ -56,6 +56,7 @@ class CompiledCell:
         exact: False where it may bind or delete other names too.
         defines_global: it makes a function that binds globals when called, by a later cell say.
         calls: it can call something; so, after a cell that ``defines_global``, is not exact.
+        nested: there is code within its code, of a function say.
         flags: the ``__future__`` flags in force after it.
         class_line: for the compiler alone: the first of its lines in the module's file; 0 where
             its classes are not numbered.
@@ -76,10 +77,12 @@ class CompiledCell:
     exact: bool
     defines_global: bool
     calls: bool
+    nested: bool
     flags: int
-    class_line: int = field(default=0, repr=False)
-    leaves: list[ref[CodeType]] = field(default_factory=list, repr=False)
-    lowered: CompiledCell | None = field(default=None, repr=False)
+    # Few cells have these: without slots, and not being arguments, they cost the others nothing.
+    class_line: int = field(default=0, init=False, repr=False)
+    leaves: tuple[ref[CodeType], ...] = field(default=(), init=False, repr=False)
+    lowered: CompiledCell | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def empty(cls, source: str, filename: str) -> CompiledCell:
@@ -98,6 +101,7 @@ class CompiledCell:
             exact=True,
             defines_global=False,
             calls=False,
+            nested=False,
             flags=0,
         )
 
@@ -173,12 +177,9 @@ class CellCompiler:
         has_class = "class" in source
         class_line = book.class_line(name) if has_class else 0
         body, last = _compile(source, name, flags, class_line)
-        if body is None:
-            codes = [] if last is None else [last]
-        else:
-            codes = [body] if last is None else [body, last]
-            flags |= body.co_flags & FUTURE_FLAGS
-        body_awaits, last_awaits = _is_coroutine(body), _is_coroutine(last)
+        codes = [code for code in (body, last) if code is not None]
+        body_awaits = body is not None and body.co_flags & CO_COROUTINE != 0
+        last_awaits = last is not None and last.co_flags & CO_COROUTINE != 0
         cell = CompiledCell(
             source,
             name,
@@ -189,10 +190,12 @@ class CellCompiler:
             body_awaits or last_awaits,
             False,
             *scan(*codes),
-            flags,
-            class_line,
-            innermost(codes),
+            _flags_after(flags, body),
         )
+        if class_line:
+            cell.class_line = class_line
+        if cell.nested:
+            cell.leaves = innermost(codes)
         if blocking and cell.awaits:
             self._lower(cell)  # before it may be evicted, which must know all of its code
         book.add(name, source, has_class=has_class)
@@ -320,12 +323,8 @@ def _compile_tree(tree: ast.Module, filename: str, flags: int) -> _Parts:
     return body_code, last_code
 
 
-def _flags_after(flags: int, body: CodeType) -> int:
-    return flags | body.co_flags & FUTURE_FLAGS
-
-
-def _is_coroutine(code: CodeType | None) -> bool:
-    return code is not None and bool(code.co_flags & CO_COROUTINE)
+def _flags_after(flags: int, body: CodeType | None) -> int:
+    return flags if body is None else flags | body.co_flags & FUTURE_FLAGS
 
 
 def _number_classes(tree: ast.Module, first: int) -> None:

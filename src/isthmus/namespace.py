@@ -228,6 +228,10 @@ class NamespaceManager:
                     mapping[name] = moved
             self._value_in_history = value
 
+    def keep_underscore(self) -> None:
+        """A cell has bound ``_``: leave it alone from now on, until it is deleted."""
+        self._value_in_history = object()
+
     def rebind(self, name: str, old: object, new: object) -> bool:
         """Bind *name* to *new* if it still holds *old*; whether it did. Atomic. Threads: any."""
         with self._lock:

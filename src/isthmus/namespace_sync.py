@@ -81,6 +81,8 @@ class NamespaceSynchronizer:
             Names whose coroutines became tasks.
         """
         manager = self.manager
+        if names is not None and "_" in names:
+            manager.keep_underscore()
         if value is not None:
             manager.remember(value)
         looked_at = self._worth_a_look(names, value)

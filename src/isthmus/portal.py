@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 import types
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from greenlet import getcurrent, greenlet
 
@@ -269,9 +270,29 @@ class _Next:
 
 def _throw(stepper: Any, error: BaseException) -> Any:
     """Raise *error* where *stepper* waits; a plain iterator has no such place, so here."""
-    if hasattr(stepper, "throw"):
-        return stepper.throw(error)
-    raise error
+    if not hasattr(stepper, "throw"):
+        raise error
+    if error.__context__ is None:  # a future's iterator would not say what is being handled
+        error.__context__ = sys.exc_info()[1]
+    return stepper.throw(error)
+
+
+def raise_here(error: BaseException) -> NoReturn:
+    """Raise *error*, which came from another thread, as if its code had run below this one.
+
+    What is handled here then is the context of its first context; ``raise`` alone would put it in
+    that one's place.
+    """
+    handled, last = sys.exc_info()[1], error
+    while last.__context__ is not None and last is not handled:
+        last = last.__context__
+    if last is not handled:
+        last.__context__ = handled
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
 
 
 def _check_returned(stepper: object, stop: StopIteration) -> None:
@@ -288,7 +309,7 @@ def _check_returned(stepper: object, stop: StopIteration) -> None:
         raise RuntimeError("coroutine raised StopIteration") from stop
 
 
-def _refuse(awaitable: object, message: str) -> None:
+def _refuse(awaitable: object, message: str) -> NoReturn:
     """Close a coroutine that nobody will await, then raise.
 
     Raises:

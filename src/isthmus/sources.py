@@ -254,7 +254,7 @@ class _ClassText(Sequence[str]):
         return [*self.script, *chain.from_iterable(reversed(self._ranges.values()))]
 
 
-def innermost(codes: Iterable[CodeType]) -> list[weakref.ref[CodeType]]:
+def innermost(codes: Iterable[CodeType]) -> tuple[weakref.ref[CodeType], ...]:
     """List the innermost code objects: a code object holds those in it, so these die last.
 
     Code of a cell's top level is not among them: it runs once, and only a traceback keeps it.
@@ -268,4 +268,4 @@ def innermost(codes: Iterable[CodeType]) -> list[weakref.ref[CodeType]]:
             pending += nested
         else:
             found.append(weakref.ref(code))
-    return found
+    return tuple(found)

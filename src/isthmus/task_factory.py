@@ -44,36 +44,51 @@ def own(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
     return with_portal(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
 
 
+_EAGER_CODE = getattr(getattr(asyncio, "eager_task_factory", None), "__code__", None)
+"""What every eager factory of Python 3.12+ shares; its first closure cell is the task's class."""
+
+
+def _without_eagerness(factory: Any) -> Any:
+    """The class whose tasks *factory* would start eagerly, or *factory* itself, or None for None.
+
+    Tasks that session code starts begin when it awaits, in every context alike.
+    """
+    if _EAGER_CODE is not None and getattr(factory, "__code__", None) is _EAGER_CODE:
+        return factory.__closure__[0].cell_contents
+    return factory
+
+
 class _Factory:
     """A task factory that looks whose code asks."""
 
     def __init__(self, previous: Any) -> None:
         self.previous = previous
 
-    def __call__(
-        self, loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any
-    ) -> asyncio.Future[Any]:
+    def __getattr__(self, name: str) -> Any:
+        """To code of the host, look like its own factory: anyio asks whether that is eager."""
+        if current_job.get() is not None:
+            raise AttributeError(name)
+        return getattr(self.previous, name)
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
         job = current_job.get()
         if job is None:
-            return self._make(loop, coro, kwargs)
+            return _make(self.previous, loop, coro, kwargs)
         if isinstance(coro, asyncio.Task):
             return coro
-        task = self._make(loop, own(coro), kwargs)
+        # A thread makes a plain task: a factory of the host is not to be called there.
+        factory = None if crossing_here() is not None else _without_eagerness(self.previous)
+        task = _make(factory, loop, own(coro), kwargs)
         if isinstance(task, asyncio.Task):
             job.owner.tasks.add(task)
         return task
 
-    def _make(
-        self, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict[str, Any]
-    ) -> asyncio.Future[Any]:
-        """What would have been made without this wrapper.
 
-        A thread makes a plain task: a factory of the host is not to be called there, and an eager
-        one would run the first step in the wrong thread.
-        """
-        if self.previous is None or crossing_here() is not None:
-            return asyncio.Task(coro, loop=loop, **kwargs)
-        return self.previous(loop, coro, **kwargs)  # type: ignore[no-any-return]
+def _make(factory: Any, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict[str, Any]) -> Any:
+    """What a loop with this factory makes of *coro*."""
+    if factory is None or isinstance(factory, type):
+        return (factory or asyncio.Task)(coro, loop=loop, **kwargs)
+    return factory(loop, coro, **kwargs)
 
 
 class TaskFactoryHooks:

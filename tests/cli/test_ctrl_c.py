@@ -46,7 +46,10 @@ def test_keep_going_does_not_go_on_after_ctrl_c(start, script):
 
 
 def test_a_cell_that_is_stopped_may_clean_up(start, script, context):
-    source = "try:\n    print('ready')\n    await asyncio.sleep(600)\nfinally:\n    print('cleaned up')\n"
+    source = (
+        "try:\n    print('ready')\n    await asyncio.sleep(600)\n"
+        "finally:\n    print('cleaned up')\n"
+    )
     status, out, _ = interrupt_when_ready(start("--context", context, script(source)))
     assert status == 130
     assert "cleaned up\n" in out

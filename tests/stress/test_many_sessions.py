@@ -19,15 +19,15 @@ Context = Literal["async", "thread", "sync"]
 CONTEXTS: tuple[Context, ...] = get_args(Context)
 
 PRINTING = """
-async def say(line):
+async def say_{cell}(line):
     print(f"{label} said {{line}}")
     await asyncio.sleep(0)
     print(f"{label} said {{line}} again")
 
 import sys
 print("{label} begins")
-await say(1)
-await asyncio.gather(say(2), asyncio.create_task(say(3)))
+await say_{cell}(1)
+await asyncio.gather(say_{cell}(2), asyncio.create_task(say_{cell}(3)))
 print("{label}", end=" ")
 await asyncio.sleep(0)
 print("ends", file=sys.stdout)
@@ -48,7 +48,7 @@ async def check_output_of_cells(number: int, cells: int) -> None:
         results = await asyncio.gather(
             *(
                 session.run(
-                    PRINTING.format(label=label),
+                    PRINTING.format(label=label, cell=cell),
                     context=CONTEXTS[(number + cell) % 3],
                     concurrent=cell % 5 == 0,
                     timeout=40,
