@@ -3,21 +3,23 @@
 from __future__ import annotations
 import __future__
 
+import ast
 import builtins
 import gc
 import threading
 import traceback
 import warnings
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from types import CodeType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.blocking import blocking_names
-from isthmus.cells import CellCompiler, CompiledCell
+from isthmus.cells import FUTURE_FLAGS, CellCompiler, CompiledCell
 from isthmus.sources import SourceBook
 
 
@@ -325,3 +327,159 @@ def test_any_text_compiles_or_is_a_syntax_error(text: str) -> None:
             traceback.format_exception(error)
         else:
             assert cell.source == text
+
+
+# From text and from a tree
+
+
+def parts_of_the_tree(source: str) -> list[CodeType | None]:
+    """Compile as the module's docstring says: through the tree, cut before a last expression."""
+    flag = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    text = source.removeprefix("\ufeff")
+    tree = compile(text, "<cells_test cell 1>", "exec", ast.PyCF_ONLY_AST | flag, True)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    parts: list[CodeType | None] = [None, None]
+    if tree.body:
+        parts[0] = compile(tree, "<cells_test cell 1>", "exec", flag, True)
+    if last is not None:
+        expression = ast.Expression(last.value)
+        flag |= parts[0].co_flags & FUTURE_FLAGS if parts[0] else 0
+        parts[1] = compile(expression, "<cells_test cell 1>", "eval", flag, True)
+    return parts
+
+
+def contents(code: object) -> object:
+    """Give all of *code*, to the columns of its instructions."""
+    if not isinstance(code, CodeType):
+        return repr(code)
+    constants = [contents(constant) for constant in code.co_consts]
+    return (code.co_code, code.co_names, constants, list(code.co_positions()), code.co_firstlineno)
+
+
+def outcome(compile_parts: Callable[[], list[CodeType | None]]) -> object:
+    try:
+        return [contents(part) for part in compile_parts()]
+    except (SyntaxError, ValueError) as error:
+        return isinstance(error, SyntaxError) and (error.msg, error.lineno)
+
+
+def parts_of_the_cell(source: str) -> list[CodeType | None]:
+    cell = compile_cell(source)
+    return [cell.body, cell.last]
+
+
+PIECES = (
+    *(
+        "x",
+        "y",
+        "1",
+        "'a'",
+        "'",
+        "'''",
+        '"',
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "f(x)",
+        "f(",
+        "g(a, (b))",
+    ),
+    *(
+        " ",
+        "  ",
+        "\t",
+        "\f",
+        "\r",
+        "\\",
+        "\\\n",
+        "#",
+        "# c",
+        ";",
+        ",",
+        ".",
+        ":",
+        "=",
+        "==",
+        " = 1",
+        "+=",
+    ),
+    *("x = 1", "x: int = 1", "if x:", "else:", "try: x", "except E: y", "finally: z", "def f(): y"),
+    *(
+        "return x",
+        "await x",
+        "async for i in x: y",
+        "lambda: x",
+        "(x := 1)",
+        "import a",
+        "@d",
+        "del x",
+    ),
+    *(
+        "match x:",
+        "case 1: y",
+        "class A: pass",
+        "from __future__ import annotations",
+        "not x",
+        "*x",
+    ),
+    *(
+        "é",
+        "\u2028",
+        "\x85",
+        "\x0b",
+        "\x0c",
+        "x if y",
+        "else z",
+        "for i in j",
+        "\ufeff",
+        "pass",
+        "yield",
+    ),
+)
+TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.just("\n"), st.just("\n  "))).map("".join)
+
+
+@settings(max_examples=500)
+@given(TEXTS)
+def test_the_code_of_a_cell_is_that_of_its_tree(text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert outcome(lambda: parts_of_the_cell(text)) == outcome(lambda: parts_of_the_tree(text))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = f(1)[0]\n",
+        "\nf(x)",
+        "\n\n# c\nf(x)\n\n",
+        "x = 1\nf(x)  # c\n",
+        "x = 1\nx == 2",
+        "f(\nx = 1)",
+        "f(\nx,\n  y)",
+        "y = '''\nx = 1'''\nz",
+        "'''\n  x'''",
+        "y == \\\nx",
+        "y + \\\n  x",
+        "y\n  # c",
+        "y = 1\n\fx",
+        "if x:\n  y\n  \fz",
+        "if x:\n  y\rf(z)",
+        "if x:\n  y\nelse: z",
+        "if x:\n  y; z",
+        "x = 1; y",
+        "'doc'\nx",
+        "from __future__ import annotations\nlambda a: a",
+        "x = 1\na, *b",
+        "match x:\n  case 1: pass\ncase",
+        "x = 1\nx\u2028",
+        "f(\nx",
+        "if x:\ny",
+        "@d\nx",
+    ],
+)
+def test_how_a_cell_ends_is_seen_as_its_tree_has_it(source: str) -> None:
+    assert outcome(lambda: parts_of_the_cell(source)) == outcome(lambda: parts_of_the_tree(source))

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from isthmus.blocking import blocking_names
+from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
 from isthmus.errors import LoopError, SessionClosedError
 from isthmus.home import Home
+from isthmus.interceptors import Interceptor
 from isthmus.interrupts import main_thread_interrupts
 from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
 from isthmus.namespace import NamespaceManager
@@ -90,7 +92,8 @@ class AsyncNamespaceManager(NamespaceManager):
         self._remove_hooks: weakref.finalize[..., Any] | None = None
         self._context = contextvars.copy_context()
         self.namespace.setdefault("__file__", self.sources.module_file)
-        self.add_prelude({"run_sync": run_sync, **blocking_names(run_sync)})
+        self.interceptors: tuple[Interceptor, ...] = ()
+        self.add_prelude({"run_sync": run_sync, "input": no_input, **blocking_names(run_sync)})
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -234,9 +237,8 @@ class AsyncNamespaceManager(NamespaceManager):
         register = self._async_functions
         for name in names:
             value = self.namespace.get(name)
-            if isinstance(value, types.FunctionType | types.MethodType) and (
-                inspect.iscoroutinefunction(value)
-            ):
+            plain = issubclass(type(value), types.FunctionType | types.MethodType)
+            if plain and inspect.iscoroutinefunction(value):
                 register[name] = value
             elif name in register:
                 register.pop(name, None)
@@ -246,6 +248,65 @@ class AsyncNamespaceManager(NamespaceManager):
         """The async functions bound in the namespace, by name: the functions themselves. A copy."""
         mapping = self.namespace
         return {n: fn for n, fn in list(self._async_functions.items()) if mapping.get(n) is fn}
+
+    # -- capabilities ------------------------------------------------------------------------
+
+    def inject_capability(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *,
+        on_loop: asyncio.AbstractEventLoop | None = None,
+        interceptors: Iterable[Interceptor] = (),
+    ) -> None:
+        """Let cells of every context call *fn*, sync or async, as *name*.
+
+        It goes below the namespace: cells may shadow it, ``del`` uncovers it, functions already
+        defined see it. A capability that has this name is replaced, and revoked. See
+        :class:`~isthmus.capabilities.Capability` for what cells get.
+
+        Arguments:
+            name: What cells call it.
+            fn: Anything that can be called, async or not.
+            on_loop: The loop on which *fn* has to run; None for the one that runs here, if any.
+            interceptors: What each call passes, within what all calls of the session pass.
+
+        Raises:
+            ReservedNameError: *name* is not an identifier, or belongs to the runtime. Nothing was
+                bound.
+            TypeError: *fn* is not callable. Nothing was bound.
+
+        Warns:
+            UserWarning: *name* hides a builtin.
+
+        Threads: any. Atomic: per name.
+        """
+        given = fn.__wrapped__ if isinstance(fn, Capability) else fn
+        made: Callable[..., Any] = given
+        if callable(given):  # else the base class refuses it
+            chain = (*self.interceptors, *interceptors)
+            loop = on_loop if on_loop is not None else mark_of(given).on_loop
+            made = Capability(name, given, loop, chain, host=self)
+        replaced = self._capabilities.get(name)
+        super().inject_capability(name, made)
+        if isinstance(replaced, Capability):
+            replaced.revoke()
+
+    def revoke_capability(self, name: str) -> None:
+        """Take the capability *name* from the cells, at once.
+
+        What it hid is back, else the name is no longer there. Calls in flight end as if nothing had
+        happened; a reference that a cell keeps raises :class:`CapabilityRevoked`.
+
+        Raises:
+            KeyError: No capability of this name.
+
+        Threads: any. Atomic: per name.
+        """
+        revoked = self._capabilities.get(name)
+        super().revoke_capability(name)
+        if isinstance(revoked, Capability):
+            revoked.revoke()
 
     # -- coroutines --------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ def _any_of(*instructions: int) -> re.Pattern[bytes]:
 
 _NOTED = _any_of(_OPMAP["STORE_GLOBAL"], *_DELETE, _STAR, _ANNOTATIONS)
 _NESTED = _any_of(*_GLOBAL)
+_DEFINES = bytes([_OPMAP["MAKE_FUNCTION"]])  # of a function, a class body or a comprehension
 
 DYNAMIC_NAMES = frozenset(
     (
@@ -52,8 +53,8 @@ _QUIET_NAMES = (
 )
 _QUIET = bytes(_OPMAP[name] for name in _QUIET_NAMES if name in _OPMAP)
 """Instructions that run no code of anybody's (but for a ``__del__`` of what is replaced)."""
-_PLAIN = _NOTED.sub(b"", _QUIET)
-"""Those of them that need no look. Simple cells have no others, so one pass in C is nearly all."""
+_PLAIN = _NOTED.sub(b"", _QUIET).replace(_DEFINES, b"")
+"""Those of them that a scan need not look at."""
 
 _INLINE = frozenset(("<listcomp>", "<setcomp>", "<dictcomp>"))
 """Code with a frame of its own (3.11) that runs where it stands, as its enclosing code does."""
@@ -77,14 +78,20 @@ class Bindings(NamedTuple):
     nested: bool = False
 
 
-def scan(*codes: CodeType) -> Bindings:
-    """Tell which names *codes*, run as a cell with one mapping for globals and locals, can bind."""
+def scan(*codes: CodeType | None) -> Bindings:
+    """Tell which names *codes*, run as a cell with one mapping for globals and locals, can bind.
+
+    None stands for a part that is missing. Each new cell is scanned, and most are plain: so one
+    pass in C asks for all that is rare.
+    """
     bound: set[str] = set()
     deleted: set[str] = set()
     exact = True
     calls = defines_global = False
     nested: list[CodeType] = []
     for code in codes:
+        if code is None:
+            continue
         raw = code.co_code
         operations = raw[::2]
         names = code.co_names
@@ -93,26 +100,23 @@ def scan(*codes: CodeType) -> Bindings:
         while index >= 0:  # nearly all there is
             bound.add(names[_argument(raw, index) if wide else raw[2 * index + 1]])
             index = operations.find(_STORE_NAME, index + 1)
-        other = operations.translate(None, _PLAIN)
-        if other:
-            calls = calls or other.translate(None, _QUIET) != b""
-            if _NOTED.search(other):
+        if not DYNAMIC_NAMES.isdisjoint(names):
+            exact = False
+        rare = operations.translate(None, _PLAIN)
+        if rare:
+            calls = calls or rare.translate(None, _QUIET) != b""
+            if _DEFINES in rare:
+                nested += code_within(code)
+            if _NOTED.search(rare):
                 for match in _NOTED.finditer(operations):
                     exact = _note(raw, names, match.start(), bound, deleted) and exact
-        exact = exact and DYNAMIC_NAMES.isdisjoint(names)
-        if CodeType in map(type, code.co_consts):
-            nested += code_within(code)
     if nested:
         inner = _scan_nested(nested, bound, deleted)
         exact, defines_global = exact and inner.exact, inner.defines_global
-    return Bindings(
-        tuple(sorted(bound)) if bound else (),
-        tuple(sorted(deleted)) if deleted else (),
-        exact,
-        defines_global,
-        calls,
-        bool(nested),
-    )
+    names_bound = tuple(sorted(bound) if len(bound) > 1 else bound)
+    names_deleted = tuple(sorted(deleted)) if deleted else ()
+    fields = names_bound, names_deleted, exact, defines_global, calls, bool(nested)
+    return tuple.__new__(Bindings, fields)  # what Bindings(…) does, at half its cost
 
 
 def code_within(code: CodeType) -> list[CodeType]:

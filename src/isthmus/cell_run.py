@@ -51,12 +51,14 @@ class CellRun(Job):
         deadline: When it is told to stop, on the clock of ``time.perf_counter``; None for never.
         adopted: Names whose coroutines became tasks at its end.
         duration: Seconds from the start of the code to its outcome.
+        may_bind_more: It can call a function of an earlier cell that binds globals.
         told: Whether the observer wants to hear of the start.
         title: A label for events.
     """
 
     observer: CellObserver | None = None
     told = False
+    may_bind_more = False
     title = ""
     value: Any = None
     error: BaseException | None = None
@@ -79,6 +81,8 @@ class CellRun(Job):
     def evaluate(self) -> None:
         """Run the code and keep its outcome. Never raises. Called in the cell's context."""
         self.started = time.perf_counter()
+        if self.cell.calls and self.manager.binds_invisibly:
+            self.may_bind_more = True
         try:
             if self.told and self.observer is not None:
                 self.observer.cell_started(self)
@@ -164,9 +168,7 @@ class CellRun(Job):
     @property
     def exact(self) -> bool:
         """Whether the names bound and deleted are known from the code, which ran to its end."""
-        cell = self.cell
-        hidden = cell.calls and self.manager.binds_invisibly
-        return cell.exact and not hidden and self.error is None
+        return self.cell.exact and not self.may_bind_more and self.error is None
 
     def unwrap(self) -> Any:
         """The value, or raise what ended the code; the run then holds neither."""

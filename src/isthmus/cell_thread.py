@@ -12,8 +12,8 @@ Guarantees:
   keeps jobs that are merely next in order for later.
 - The thread holds no reference to a session between jobs.
 
-Locks: ``_claim`` guards ``current``, ``_retired``, ``_armed`` and ``_interrupted``, so that a job
-is either run by this thread or given to another one, and an interrupt reaches the job that it is
+Locks: ``_claim`` guards ``current``, ``_retired``, ``_withdrawn``, ``_armed`` and ``_interrupted``,
+so that a job is either run by this thread or given to another one, and an interrupt reaches the job that it is
 meant for or none. Innermost; nothing is called inside but CPython's setter of an asynchronous
 exception. Both queues are atomic by themselves.
 """
@@ -146,6 +146,7 @@ class CellThread:
         self.ended = loop.create_future()
         self._claim = threading.Lock()
         self._armed: Job | None = None
+        self._withdrawn: set[Job] = set()
         self._interrupted = False
         self._retired = False
         self._close_reason: str | None = None
@@ -221,11 +222,20 @@ class CellThread:
                 _set_async_exception(self.ident, None)
 
     def _take(self, job: Job) -> bool:
-        """Make *job* the current one, unless the thread is retired. The thread's own call."""
+        """Make *job* the current one, unless it was withdrawn. The thread's own call."""
         with self._claim:
-            if self._retired:
+            if self._retired or job in self._withdrawn:
+                self._withdrawn.discard(job)
                 return False
             self.current = self._armed = job
+            return True
+
+    def withdraw(self, job: Job) -> bool:
+        """Take back *job*, which was submitted; whether it had not started. Any thread."""
+        with self._claim:
+            if self.current is job or job.state != "running":
+                return False
+            self._withdrawn.add(job)
             return True
 
     def join(self, timeout: float) -> bool:
@@ -258,9 +268,10 @@ class CellThread:
         set_crossing(self)
         while (item := self._later.popleft() if self._later else self.inbox.get()) is not None:
             if isinstance(item, Job):
-                if not self._take(item):
+                if self._take(item):
+                    self._run(item)
+                elif self._retired:
                     break
-                self._run(item)
             item = None
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self.loop.call_soon_threadsafe(_resolve, self.ended)

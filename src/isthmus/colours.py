@@ -25,14 +25,9 @@ import ast
 import asyncio
 import linecache
 import weakref
-from inspect import (
-    CO_ASYNC_GENERATOR,
-    CO_COROUTINE,
-    CO_ITERABLE_COROUTINE,
-    CO_NEWLOCALS,
-)
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_NEWLOCALS
 from types import CodeType, FrameType
-from typing import Any, Literal
+from typing import Literal
 
 from isthmus.bindings import code_within
 from isthmus.cells import FUTURE_FLAGS, _without_warnings
@@ -47,12 +42,16 @@ _COMPREHENSIONS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>"})
 _SPECIAL = _COMPREHENSIONS | {"<genexpr>"}
 
 
-def stands_in_async(frame: FrameType | None, namespace: dict[str, Any]) -> bool:
-    """Whether a call made from *frame* has the colour async, in the session of *namespace*.
+def stands_in_async(frame: FrameType | None, namespace: int) -> bool:
+    """Whether a call made from *frame* has the colour async.
 
-    Threads: any; *frame* is on the caller's own stack.
+    Arguments:
+        frame: The caller's, or any below it.
+        namespace: The ``id`` of the session's namespace, which nobody has to hold that way. Once
+            it is gone another one's code may be taken for the session's.
     """
-    frame = _nearest(frame, namespace)
+    while frame is not None and id(frame.f_globals) != namespace:
+        frame = frame.f_back
     if frame is None:
         return asyncio._get_running_loop() is not None
     code = frame.f_code
@@ -63,14 +62,14 @@ def stands_in_async(frame: FrameType | None, namespace: dict[str, Any]) -> bool:
     return _unusual_stands_in_async(frame, namespace)
 
 
-def _nearest(frame: FrameType | None, namespace: dict[str, Any]) -> FrameType | None:
+def _nearest(frame: FrameType | None, namespace: int) -> FrameType | None:
     """*frame*, or the first one below it, that runs code of the session."""
-    while frame is not None and frame.f_globals is not namespace:
+    while frame is not None and id(frame.f_globals) != namespace:
         frame = frame.f_back
     return frame
 
 
-def _unusual_stands_in_async(frame: FrameType, namespace: dict[str, Any]) -> bool:
+def _unusual_stands_in_async(frame: FrameType, namespace: int) -> bool:
     """The same for a comprehension, a generator expression, a class body, or a top level."""
     code = frame.f_code
     if code.co_name in _COMPREHENSIONS:
@@ -81,7 +80,7 @@ def _unusual_stands_in_async(frame: FrameType, namespace: dict[str, Any]) -> boo
     return code.co_name == "<module>" and _cell_awaits(code)
 
 
-def _around_on_stack(frame: FrameType, namespace: dict[str, Any]) -> FrameType | None:
+def _around_on_stack(frame: FrameType, namespace: int) -> FrameType | None:
     """A frame below *frame* that runs the code in which the code of *frame* stands, if any."""
     code = frame.f_code
     around = _nearest(frame.f_back, namespace)
@@ -144,9 +143,11 @@ def _compiled_again(code: CodeType) -> CodeType | None:
     text = "".join(entry[2])
     try:
         with _without_warnings(code.co_filename):
-            return compile(text, code.co_filename, "exec", flags, dont_inherit=True)
+            top = compile(text, code.co_filename, "exec", flags, dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # the cells of one script, laid over each other
+    assert isinstance(top, CodeType)
+    return top
 
 
 def _identity(code: CodeType) -> tuple[object, ...]:
@@ -156,8 +157,11 @@ def _identity(code: CodeType) -> tuple[object, ...]:
 
 def _around_in(top: CodeType, wanted: tuple[object, ...]) -> CodeType | None:
     """The code object below *top*, or *top* itself, in which the *wanted* one stands."""
-    for outer in code_within(top):
-        for inner in outer.co_consts:
-            if isinstance(inner, CodeType) and _identity(inner) == wanted:
-                return outer
+    pending = [top]
+    while pending:
+        outer = pending.pop()
+        inner = code_within(outer)
+        if any(_identity(it) == wanted for it in inner):
+            return outer
+        pending += inner
     return None

@@ -129,6 +129,7 @@ class ExecutionContextBridge:
         if not run.evaluated:
             what = "is still running" if run.abandoned else "was stopped before it started"
             run.error = asyncio.CancelledError(f"cell {run.number} {what}")
+            run.duration = time.perf_counter() - run.started if run.started else 0.0
         elif home.has_hogged(run):
             await asyncio.sleep(0)
 

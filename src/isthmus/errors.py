@@ -10,8 +10,14 @@
     │   ├── ReservedNameError    a name that belongs to the runtime (also a ValueError)
     │   ├── LoopError            no event loop, a closed one, or another one (also a RuntimeError)
     │   ├── SessionClosedError   the session has ended (also a RuntimeError)
+    │   ├── NoInputError         input() where the host has given none (also a RuntimeError)
     │   └── CrossingError        an await that cannot be done from here (also a RuntimeError)
     │       └── DeadlockError    the wait could never end
+    ├── CapabilityError          the host's rules stopped the call of a capability
+    │   ├── CapabilityRevoked    it was taken back (also a RuntimeError)
+    │   ├── CapabilityRefused    it was not approved (also a PermissionError)
+    │   │   └── BudgetExceeded   what the cells may spend on it is spent
+    │   └── CapabilityTimeout    it took longer than it may (also a TimeoutError)
     └── InternalError            a bug of ours
 
     CellInterrupted              a BaseException: raised inside a cell to stop it
@@ -82,6 +88,30 @@ class CrossingError(UsageError, RuntimeError):
 
 class DeadlockError(CrossingError):
     """The wait could never end. The coroutine that was given is closed."""
+
+
+class NoInputError(UsageError, RuntimeError):
+    """A cell asks for input, and the host has given no function that would supply it."""
+
+
+class CapabilityError(IsthmusError):
+    """The host's rules stopped the call of a capability."""
+
+
+class CapabilityRevoked(CapabilityError, RuntimeError):
+    """The capability was taken back, replaced, or its session is gone. It was not called."""
+
+
+class CapabilityRefused(CapabilityError, PermissionError):
+    """The host did not approve the call. The capability was not called."""
+
+
+class BudgetExceeded(CapabilityRefused):
+    """What cells may spend on capabilities is spent: the call was not made, or was cut short."""
+
+
+class CapabilityTimeout(CapabilityError, TimeoutError):
+    """The capability took longer than it may, and was cancelled."""
 
 
 class InternalError(IsthmusError):

@@ -118,7 +118,11 @@ class Home:
         elif job.context == "thread":
             self._start_in_thread(job)
         else:
-            run_as_current(self._give_turn(job), self.context, job)
+            task = self._give_turn(job)
+            if task.started:
+                run_as_current(task, self.context, job)
+            else:
+                task.mailbox.put(Turn(job))
 
     def _take_turns(self) -> None:
         """Start what may start: thread jobs in a row, or one loop job when all else has ended."""
@@ -169,12 +173,14 @@ class Home:
         self.aside.add(job)
         job.state = "running"
         try:
-            if job.context == "thread":
-                await self._serve(job, self._thread_of_cells())
-            else:
+            if job.context != "thread":
                 token = current_job.set(job)
                 await in_portal(job.evaluate)
                 current_job.reset(token)
+            elif job.task is parent.task:  # the thread is free, or waits for this very task
+                await self._serve(job, self._thread_of_cells())
+            else:
+                await self._serve_in_own_thread(job)
             if job.cancels:
                 await take_back(job.cancels)
         finally:
@@ -278,6 +284,9 @@ class Home:
         if job in self.queue:
             self.queue.remove(job)
             job.end()
+        elif self._thread is not None and job in self.in_thread and self._thread.withdraw(job):
+            self.in_thread.remove(job)
+            self.ended(job)
         elif job.context != "thread" or self._is_awaited_for(job):
             cancel_for(job)
         return True
@@ -326,7 +335,7 @@ class Home:
         if self.closed:
             raise SessionClosedError(f"session {self.name!r} has ended; open a new one")
 
-    def _task_ended(self, task: HomeTask) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         """A home task has left: told to, retired, or because the loop shuts down."""
         if task is not self._task:
             return
@@ -400,7 +409,7 @@ def _ancestry(job: Job | None) -> Iterator[Job]:
         job = job.parent
 
 
-def _call(method: weakref.WeakMethod[Any], task: HomeTask) -> None:
+def _call(method: weakref.WeakMethod[Any], task: asyncio.Task[None]) -> None:
     target = method()
     if target is not None:
         target(task)

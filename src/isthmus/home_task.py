@@ -114,18 +114,22 @@ class HomeTask(asyncio.Task[None]):
         *,
         name: str,
         context: Context,
-        ended: Callable[[HomeTask], None],
+        ended: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self.mailbox = Mailbox(loop)
+        self.started = False
         self.shutting_down = False
         self.stray_cancels = 0
-        super().__init__(_read(self.mailbox, ended), loop=loop, name=name, context=context)
+        super().__init__(_read(self.mailbox), loop=loop, name=name, context=context)
+        self.add_done_callback(ended)
         self._log_destroy_pending = False  # a session dropped without close() says so itself
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel as any task, and note where it came from."""
         if not self.get_loop().is_running():
             self.shutting_down = True
+        elif not self.started:
+            return False  # it would end without a word, and has nothing to cancel yet
         elif not _made_by_scope(sys._getframe(1)):
             self.stray_cancels += 1
         return super().cancel(msg)
@@ -177,20 +181,17 @@ def run_as_current(task: HomeTask, context: Context, job: Job) -> None:
             asyncio._enter_task(loop, outer)
 
 
-async def _read(mailbox: Mailbox, ended: Callable[[HomeTask], None]) -> None:
+async def _read(mailbox: Mailbox) -> None:
     """Perform what comes until told to leave. Its frame holds nothing of the session meanwhile."""
     task = asyncio.current_task()
     assert isinstance(task, HomeTask)
-    try:
+    task.started = True
+    with suppress(asyncio.CancelledError):  # the loop is shutting down
         while not task.shutting_down and (item := await mailbox.get()) is not None:
             if mailbox.pending is not None:
                 mailbox.redeliver()
             await item.perform()
             item = None
-    except asyncio.CancelledError:
-        pass  # the loop is shutting down
-    finally:
-        ended(task)
 
 
 async def take_back(count: int) -> None:

@@ -17,11 +17,11 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Context
 from itertools import islice
-from types import CoroutineType
 from typing import Any, Literal
 
 from isthmus.namespace import NamespaceManager
 from isthmus.task_factory import belongs_to_task, own
+from isthmus.tracebacks import safe_repr
 
 CoroutinePolicy = Literal["adopt", "hold", "close"]
 """What becomes of a coroutine left in the namespace: a task, a note, or closed."""
@@ -62,7 +62,7 @@ class SettledCoroutines(dict[str, Any]):
 
 def is_coroutine(value: object) -> bool:
     """Whether *value* is a coroutine object: native, or of a compiled module."""
-    return type(value) is CoroutineType or isinstance(value, Coroutine)
+    return issubclass(type(value), Coroutine)  # isinstance() would ask the user's object
 
 
 def is_untouched(coroutine: Any) -> bool:
@@ -83,20 +83,29 @@ def _walk(value: object, path: str, depth: int) -> Iterator[tuple[str, Any]]:
     for where, item in islice(_items(value, path), SEARCH_OBJECTS):
         if is_coroutine(item):
             yield where, item
-        elif depth > 1 and isinstance(item, _CONTAINERS):
+        elif depth > 1 and issubclass(type(item), _CONTAINERS):
             yield from _walk(item, where, depth - 1)
 
 
 def _items(value: object, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in list(value.items()):
-            yield f"{path}[{key!r}]", item
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
+    """What a container holds, by the built-in type's own iteration: a subclass is user code."""
+    kind = type(value)
+    if issubclass(kind, dict):
+        pairs: list[tuple[Any, Any]] = list(dict.items(value))  # type: ignore[arg-type]
+        for key, item in pairs:
+            yield f"{path}[{safe_repr(key)}]", item
+    elif issubclass(kind, list | tuple):
+        base = list if issubclass(kind, list) else tuple
+        for index, item in enumerate(base.__iter__(value)):  # type: ignore[arg-type]
             yield f"{path}[{index}]", item
-    elif isinstance(value, set | frozenset):
-        for item in list(value):
+    elif issubclass(kind, set | frozenset):
+        for item in list((set if issubclass(kind, set) else frozenset).__iter__(value)):  # type: ignore[arg-type]
             yield f"{path}{{…}}", item
+
+
+def _has_succeeded(it: object) -> bool:
+    done = isinstance(it, asyncio.Task) and it.done() and not it.cancelled()
+    return done and it.exception() is None  # type: ignore[attr-defined]
 
 
 class CoroutineLedger:
@@ -131,7 +140,7 @@ class CoroutineLedger:
             if is_coroutine(value):
                 if is_untouched(value):
                     found[name] = value
-            elif isinstance(value, _CONTAINERS):
+            elif issubclass(type(value), _CONTAINERS):
                 self.recorded.update(coroutines_within(value, name))
         return found
 
@@ -180,12 +189,17 @@ class CoroutineLedger:
             waiting = {name: it for name, it in self.pending.items() if is_coroutine(it)}
             self.take({n: it for n, it in waiting.items() if is_untouched(it)}, loop, context)
 
+    def forget_unheld(self) -> None:
+        """Drop finished tasks that have succeeded and that no name holds any more."""
+        mapping = self._manager.namespace
+        for name, task in list(self.pending.items()):
+            if mapping.get(name) is not task and _has_succeeded(task):
+                del self.pending[name]
+
     def _settled(self, name: str, task: asyncio.Task[Any]) -> None:
         """An adopted coroutine has ended: say so, once; forget it when no name holds it."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        for held in [held for held, it in self.pending.items() if it is task]:
-            if error is None and self._manager.namespace.get(held) is not task:
-                del self.pending[held]
+        self.forget_unheld()
         for listener in self._listeners:
             listener(name, error)
 

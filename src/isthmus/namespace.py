@@ -17,6 +17,7 @@ import asyncio
 import builtins
 import itertools
 import keyword
+import logging
 import re
 import sys
 import threading
@@ -35,6 +36,8 @@ MODULE_NAMES = RESERVED_NAMES | {"__doc__", "__file__", "__annotations__"}
 """What a snapshot leaves out, because every module has it."""
 
 _HISTORY_NAMES = ("_", "__", "___")
+
+_log = logging.getLogger("isthmus.namespace")
 
 UpdateListener = Callable[[tuple[str, ...], str], None]
 
@@ -100,6 +103,8 @@ class NamespaceManager:
             threading.RLock()
         )  # guards: multi-name changes of the mapping, _value_in_history
         self._prelude: dict[str, Any] = dict(vars(builtins))
+        self._runtime_names: dict[str, Any] = {}
+        self._capabilities: dict[str, Callable[..., Any]] = {}
         self._value_in_history: object = None
         self._listeners: list[UpdateListener] = []
         self.namespace: dict[str, Any] = vars(self.module)
@@ -139,6 +144,7 @@ class NamespaceManager:
                 mapping[name] = value
         del replaced  # a __del__ of a replaced value runs here, outside the lock
         names = tuple(name for name, _ in checked)
+        _log.debug("%s binds %s in %r", source_context, ", ".join(names), self.name)
         for listener in self._listeners:
             listener(names, source_context)
 
@@ -160,9 +166,14 @@ class NamespaceManager:
     def inject_capability(self, name: str, fn: Callable[..., Any]) -> None:
         """Put *fn* into the prelude, below the namespace: cells may shadow it; ``del`` uncovers it.
 
+        Arguments:
+            name: What cells call it. A capability that has this name is replaced.
+            fn: Anything that can be called.
+
         Raises:
-            ReservedNameError: *name* is not an identifier, or belongs to the runtime.
-            TypeError: *fn* is not callable.
+            ReservedNameError: *name* is not an identifier, or belongs to the runtime. Nothing was
+                bound.
+            TypeError: *fn* is not callable. Nothing was bound.
 
         Warns:
             UserWarning: *name* hides a builtin.
@@ -170,29 +181,39 @@ class NamespaceManager:
         Threads: any. Atomic: per name; functions already defined see it at their next look-up.
         """
         checked = check_name(name)
+        if checked in self._runtime_names and checked not in self._overridable():
+            raise ReservedNameError(f"{name!r} belongs to the runtime; choose another name")
         if not callable(fn):
             raise TypeError(f"a capability must be callable, and {name!r} is {fn!r}")
         if hasattr(builtins, checked) and checked not in self._overridable():
-            warnings.warn(f"the capability {name!r} hides the builtin", UserWarning, stacklevel=2)
+            warnings.warn(f"the capability {name!r} hides the builtin", UserWarning, stacklevel=3)
+        self._capabilities[checked] = fn
         self._prelude[checked] = fn
 
     def revoke_capability(self, name: str) -> None:
-        """Take *name* out of the prelude at once; a builtin that it hid is back.
+        """Take *name* out of the prelude at once; what it hid, a builtin say, is back.
 
         Raises:
             KeyError: No capability of this name.
 
         Threads: any. Atomic: per name.
         """
-        if name not in self._prelude or self._prelude[name] is vars(builtins).get(name):
+        if self._capabilities.pop(name, None) is None:
             raise KeyError(f"there is no capability {name!r}")
-        if name in vars(builtins):
-            self._prelude[name] = vars(builtins)[name]
+        below = self._runtime_names if name in self._runtime_names else vars(builtins)
+        if name in below:
+            self._prelude[name] = below[name]
         else:
             del self._prelude[name]
 
+    @property
+    def capabilities(self) -> Mapping[str, Callable[..., Any]]:
+        """What the host has injected, by name. A live, read-only view."""
+        return types.MappingProxyType(self._capabilities)
+
     def add_prelude(self, names: Mapping[str, Any]) -> None:
         """Put the runtime's own names below the namespace."""
+        self._runtime_names.update(names)
         self._prelude.update(names)
 
     def _overridable(self) -> Iterable[str]:

@@ -85,6 +85,8 @@ class NamespaceSynchronizer:
             manager.keep_underscore()
         if value is not None:
             manager.remember(value)
+        if manager.ledger.pending:
+            manager.ledger.forget_unheld()
         looked_at = self._worth_a_look(names, value)
         if not looked_at:
             return ()

@@ -152,13 +152,15 @@ class RoutedStream(io.TextIOBase):
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else the original has (``buffer``, ``reconfigure``, …)."""
-        return getattr(self.original, name)
+        return getattr(self.__dict__.get("original"), name)
 
 
 class OutputHooks:
     """Replaces ``sys.stdout`` and ``sys.stderr``: in with the first user, out with the last.
 
-    A stream that somebody else has put there since stays in place.
+    A stream that somebody else has put there since stays in place. The replacements are made once
+    and never freed: ``print`` on CPython up to 3.13 holds a borrowed reference to ``sys.stdout``,
+    so that one which another thread is printing to must not go away.
 
     Threads: any; the lock guards all fields and nothing is called inside it.
     """
@@ -174,7 +176,8 @@ class OutputHooks:
             self._users += 1
             if self._users == 1:
                 for name in STREAMS:
-                    routed = self._streams[name] = RoutedStream(name, getattr(sys, name))
+                    routed = self._streams.setdefault(name, RoutedStream(name, None))
+                    routed.original = getattr(sys, name)
                     setattr(sys, name, routed)
 
     def remove(self) -> None:
@@ -185,7 +188,6 @@ class OutputHooks:
                 for name, routed in self._streams.items():
                     if getattr(sys, name) is routed:
                         setattr(sys, name, routed.original)
-                self._streams.clear()
 
 
 output_hooks = OutputHooks()

@@ -84,7 +84,7 @@ class Runner(greenlet):
         assert creator is not None
         portal, function = creator.switch()
         del creator
-        while True:
+        while function is not None:
             try:
                 portal.value = function()
             except BaseException as error:
@@ -149,11 +149,16 @@ def open_portal(function: Callable[[], Any], task: asyncio.Task[Any]) -> tuple[P
 
 def _close_portal(portal: Portal, task: asyncio.Task[Any]) -> None:
     """Take *portal* from its task, and keep its runner if it ended cleanly."""
-    state = _state
+    state, runner = _state, portal.runner
     del state.portals[task]
-    if portal.finished and not portal.closing and len(state.idle) < POOLED_RUNNERS:
-        portal.runner.gr_context = None
-        state.idle.append(portal.runner)
+    if not portal.finished:
+        return  # it cannot be reached: its task is destroyed on another thread
+    runner.gr_context = None
+    if len(state.idle) < POOLED_RUNNERS:
+        state.idle.append(runner)
+    else:
+        runner.parent = getcurrent()
+        runner.switch(None, None)  # a suspended greenlet that is dropped would never be freed
 
 
 @types.coroutine
@@ -242,6 +247,7 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
     """Step *awaitable* here, in the greenlet, and switch out at each trap."""
     stepper = _stepper(awaitable)
     send = stepper.send if hasattr(stepper, "send") else _Next(stepper)
+    throw: Callable[[BaseException], Any] = getattr(stepper, "throw", raise_here)
     try:
         trap = send(None)
         while True:
@@ -250,7 +256,12 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
             portal.waiting = getcurrent()
             value = portal.driver.switch(trap)
             error, portal.thrown = portal.thrown, None
-            trap = send(value) if error is None else _throw(stepper, error)
+            if error is None:
+                trap = send(value)
+            else:
+                if error.__context__ is None:  # a future's iterator does not say what is handled
+                    error.__context__ = sys.exc_info()[1]
+                trap = throw(error)
     except StopIteration as stop:
         _check_returned(stepper, stop)
         return stop.value
@@ -266,15 +277,6 @@ class _Next:
 
     def __call__(self, value: object) -> Any:
         return next(self._iterator)
-
-
-def _throw(stepper: Any, error: BaseException) -> Any:
-    """Raise *error* where *stepper* waits; a plain iterator has no such place, so here."""
-    if not hasattr(stepper, "throw"):
-        raise error
-    if error.__context__ is None:  # a future's iterator would not say what is being handled
-        error.__context__ = sys.exc_info()[1]
-    return stepper.throw(error)
 
 
 def raise_here(error: BaseException) -> NoReturn:

@@ -5,17 +5,20 @@ Refuses to know: how cells run.
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, running_loop
+from isthmus.capabilities import CapabilitySource, by_name
 from isthmus.context_bridge import RequestedContext
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult
 from isthmus.executor import AsyncExecutor
+from isthmus.interceptors import Interceptor
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.transport import Transport
@@ -59,6 +62,11 @@ class Session:
             task), ``"hold"`` (it is recorded) or ``"close"``.
         output_limit: Characters of each stream kept in a result.
         hooks: Capture output, and let tasks that cells start use ``run_sync``. See docs.
+        capabilities: Functions of the host that cells may call: by name, or as an iterable of
+            functions that know their names (see :func:`~isthmus.capabilities.capability`).
+        interceptors: What every call of a capability passes, the first one outermost.
+        input: What ``input()`` is in cells, a sync or async function; a capability like others.
+            Without one, ``input()`` raises :class:`NoInputError`.
 
     Threads: any running loop, for the methods that are awaited; they are done on the home loop.
     """
@@ -75,6 +83,9 @@ class Session:
         coroutine_policy: CoroutinePolicy = "adopt",
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
         hooks: bool = True,
+        capabilities: CapabilitySource = (),
+        interceptors: Iterable[Interceptor] = (),
+        input: Callable[..., Any] | None = None,  # noqa: A002 (it is that builtin, in cells)
     ) -> None:
         self.name = name
         self.context: RequestedContext = context
@@ -84,6 +95,11 @@ class Session:
         )
         self.executor = AsyncExecutor(self.manager, transport, name, output_limit=output_limit)
         self._close_report: CloseReport | None = None
+        self.manager.interceptors = tuple(interceptors)
+        for each, fn in by_name(capabilities).items():
+            self.manager.inject_capability(each, fn)
+        if input is not None:
+            self.manager.inject_capability("input", input)
 
     # -- cells -------------------------------------------------------------------------------
 
@@ -159,6 +175,29 @@ class Session:
     def snapshot(self) -> dict[str, Any]:
         """A shallow copy of the user's names. Threads: any."""
         return self.manager.snapshot()
+
+    # -- capabilities ------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Mapping[str, Callable[..., Any]]:
+        """What cells may call of the host, by name. A live, read-only view."""
+        return self.manager.capabilities
+
+    def inject_capability(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *,
+        on_loop: asyncio.AbstractEventLoop | None = None,
+        interceptors: Iterable[Interceptor] = (),
+    ) -> None:
+        """Let cells call *fn* as *name*. See :meth:`AsyncNamespaceManager.inject_capability`."""
+        self._check_open()
+        self.manager.inject_capability(name, fn, on_loop=on_loop, interceptors=interceptors)
+
+    def revoke_capability(self, name: str) -> None:
+        """Take it back at once. See :meth:`AsyncNamespaceManager.revoke_capability`."""
+        self.manager.revoke_capability(name)
 
     # -- coroutines --------------------------------------------------------------------------
 

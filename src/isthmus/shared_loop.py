@@ -10,8 +10,8 @@ would not do: futures know their loop by identity, so that ``gather``, ``as_comp
 ``wait_for`` would find two different loops.
 
 What the thread starts, by ``create_task`` or ``call_soon``, begins to run when the thread awaits
-next or ends its cell, as in an async cell. Library functions rely on that: ``asyncio.gather`` would miss
-the failure of a task that ended before it has made its own future.
+next or ends its cell, as in an async cell. Library functions rely on that: ``asyncio.gather`` would
+miss the failure of a task that ended before it has made its own future.
 
 What stays unsafe, by Python's rule, is the state of loop-bound objects themselves: two threads
 inside one ``asyncio.Queue``.

@@ -254,13 +254,13 @@ class _ClassText(Sequence[str]):
         return [*self.script, *chain.from_iterable(reversed(self._ranges.values()))]
 
 
-def innermost(codes: Iterable[CodeType]) -> tuple[weakref.ref[CodeType], ...]:
+def innermost(codes: Iterable[CodeType | None]) -> tuple[weakref.ref[CodeType], ...]:
     """List the innermost code objects: a code object holds those in it, so these die last.
 
     Code of a cell's top level is not among them: it runs once, and only a traceback keeps it.
     """
     found = []
-    pending = [inner for code in codes for inner in code_within(code)]
+    pending = [inner for code in codes if code for inner in code_within(code)]
     while pending:
         code = pending.pop()
         nested = code_within(code)

@@ -52,7 +52,7 @@ def format_error(error: BaseException) -> str:
     """The traceback as Python prints it; a broken ``__str__`` of the exception is survived."""
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as problem:  # a boundary: __str__, __notes__ and their like are user code
+    except BaseException as problem:  # a boundary: __str__, __notes__ and their like are user code
         return f"{type(error).__name__} (its traceback cannot be shown: {type(problem).__name__})\n"
 
 
@@ -60,7 +60,7 @@ def safe_repr(value: object) -> str:
     """``repr(value)``, or a text that says what went wrong in it."""
     try:
         return repr(value)
-    except Exception as error:  # a boundary: __repr__ is user code
+    except BaseException as error:  # a boundary: __repr__ is user code
         return f"<{type(value).__name__} whose __repr__ raised {type(error).__name__}>"
 
 
@@ -68,5 +68,5 @@ def safe_str(error: BaseException) -> str:
     """``str(error)``, or a text that says what went wrong in it."""
     try:
         return str(error)
-    except Exception as problem:  # a boundary: __str__ is user code
+    except BaseException as problem:  # a boundary: __str__ is user code
         return f"<{type(error).__name__} whose __str__ raised {type(problem).__name__}>"

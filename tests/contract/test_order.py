@@ -138,11 +138,11 @@ async def test_many_concurrent_cells_wait_for_each_other(session: Session) -> No
 @requirement("3.4-concurrent")
 async def test_concurrent_thread_cells_have_threads_of_their_own(session: Session) -> None:
     code = "import threading\nawait meet.wait()\nthreading.get_ident()"
-    await session.execute("meet = asyncio.Barrier(3)")
+    await session.execute("import threading\nmeet = asyncio.Barrier(3)")
+    home = await session.execute("threading.get_ident()", context="thread")
     found = await asyncio.gather(
         *[session.execute(code, context="thread", concurrent=True) for _ in range(3)]
     )
-    home = await session.execute("threading.get_ident()", context="thread")
     assert len({*found, home, threading.get_ident()}) == 5
 
 
@@ -185,13 +185,13 @@ async def test_nesting_goes_several_levels_deep(session: Session, first: str, se
 async def test_the_parents_outcome_waits_for_a_nested_cell_that_it_left_running(
     session: Session, first: str, second: str
 ) -> None:
-    session.update_namespace({"session": session, "log": []})
-    inner = "await asyncio.sleep(0)\\nawait go.wait()\\nlog.append('inner')"
+    inner = "await asyncio.sleep(0)\nawait go.wait()\nlog.append('inner')"
+    session.update_namespace({"session": session, "log": [], "inner": inner})
     code = (
         "go = asyncio.Event()\n"
-        f"async def start(): return await session.run('{inner}', context={second!r})\n"
+        f"async def start(): return await session.run(inner, context={second!r})\n"
         "started = asyncio.ensure_future(start())\n"
-        "await asyncio.sleep(0)\nawait asyncio.sleep(0)\nlog.append('outer')"
+        "for _ in range(5): await asyncio.sleep(0)\nlog.append('outer')"
     )
     outer = asyncio.ensure_future(session.run(code, context=first))
     await eventually(lambda: session.namespace["log"] == ["outer"])

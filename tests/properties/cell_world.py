@@ -7,7 +7,6 @@ cell, so no identities, addresses and file names.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
 import sys
 import types
@@ -174,10 +173,8 @@ def world(fuse: Fuse) -> dict[str, Any]:
     duck.size = 3
     given = (Awaitable, Base, Point, Manager, AsyncManager, Steps, Strange)
     functions = (boom, aboom, fuse.atask, acount, count, decorate, keywords)
-    return {
-        **{it.__name__: it for it in (*given, *functions)},
-        **{"a": 1, "b": 2, "c": 0, "p": [1, 0, 2], "q": (2, 1), "duck": duck, "sys": sys},
-    }
+    named = {it.__name__: it for it in (*given, *functions)}
+    return named | {"a": 1, "b": 2, "c": 0, "p": [1, 0, 2], "q": (2, 1), "duck": duck, "sys": sys}
 
 
 # -- shapes ----------------------------------------------------------------------------------------
@@ -187,7 +184,7 @@ def without_addresses(text: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
-def shape(value: Any, depth: int = 0) -> Any:
+def shape(value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 (one case a line)
     """What of *value* two sessions have in common."""
     kind = type(value).__name__
     if depth > 5:
@@ -224,7 +221,7 @@ Place = tuple[str, int | None, int | None, int | None, int | None]
 
 
 def places(error: BaseException, filename: str) -> list[Place]:
-    """Function, line, end line, column and end column of each frame of the cell in the traceback."""
+    """Function, lines and columns of each frame of the cell in the traceback."""
     found = []
     step = error.__traceback__
     while step is not None:
@@ -254,12 +251,11 @@ async def outcome(source: str, context: Any, plan: dict[int, int]) -> dict[str, 
     """Run *source* as the first cell of a new session; all that can be seen of it from outside."""
     fuse = Fuse(plan)
     async with Session("generated_cell") as session:
-        given = world(fuse)
-        session.update_namespace(given)
+        session.update_namespace(world(fuse))
         result: CellResult = await session.run(source, context=context, timeout=30)
-        calls = fuse.calls
+        calls = fuse.calls  # before tasks that are left behind go on
         names = session.snapshot()
-        seen = {
+        return {
             "status": result.status,
             "error": error_shape(result.error, result.filename),
             "value": shape(result.value),
@@ -269,13 +265,3 @@ async def outcome(source: str, context: Any, plan: dict[int, int]) -> dict[str, 
             "bound": (result.bound, result.deleted, result.exact, result.adopted),
             "calls": calls,
         }
-        del result, names
-        _finish(session, given)
-        return seen
-
-
-def _finish(session: Session, given: dict[str, Any]) -> None:
-    """Close async generators that the cell has left, none of which has started."""
-    for value in list(session.namespace.values()):
-        if inspect.iscoroutine(value):
-            value.close()

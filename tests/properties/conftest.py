@@ -1,4 +1,4 @@
-"""How long properties are looked for: `ISTHMUS_EXAMPLES=5000 pytest tests/properties` looks longer."""
+"""How many examples are drawn: `ISTHMUS_EXAMPLES=5000 pytest tests/properties` draws more."""
 
 from __future__ import annotations
 

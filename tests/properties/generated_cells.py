@@ -11,6 +11,7 @@ no value can grow faster than by a constant.
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import itertools
 import sys
@@ -106,6 +107,14 @@ def builds(
     return register
 
 
+@functools.cache
+def _weighted_entries(which: type[Any]) -> list[Entry]:
+    book: dict[Any, Entry] = STATEMENTS if which is ast.stmt else EXPRESSIONS
+    entries = [entry for entry in book.values() for _ in range(entry.weight)]
+    # Seven steps are to lead through all of them.
+    return entries + entries[:1] * (len(entries) % 7 == 0)
+
+
 def load(name: str) -> ast.Name:
     return ast.Name(name, ast.Load())
 
@@ -154,9 +163,12 @@ class Author:
     def new(self, stem: str) -> str:
         return f"{stem}{next(self.numbers)}"
 
-    def _build(self, book: dict[Any, Entry], scope: Scope) -> Any:
-        entries = [entry for entry in book.values() if entry.possible(scope)]
-        build = self.pick([entry.build for entry in entries for _ in range(entry.weight)])
+    def _build(self, which: type[Any], scope: Scope) -> Any:
+        entries = _weighted_entries(which)
+        index = self.integer(0, len(entries) - 1)
+        while not entries[index].possible(scope):
+            index = (index + 7) % len(entries)  # not the next, which is more of the same
+        build = entries[index].build
         self.depth += 1
         built = build(self, scope)
         self.depth -= 1
@@ -170,11 +182,15 @@ class Author:
             return self.leaf(scope)
         if self.chance(60):
             return self.misfit()
-        return self._build(EXPRESSIONS, scope)
+        return self._build(ast.expr, scope)
 
     def leaf(self, scope: Scope) -> ast.expr:
-        choices = [ast.Constant(self.integer(0, 3)), call("boom", ast.Constant(1))]
-        return self.pick([*choices, *map(load, scope.readable)])
+        number = self.integer(0, 3)
+        names = scope.readable
+        index = self.integer(0, len(names) + 1)
+        if index < len(names):
+            return load(names[index])
+        return ast.Constant(number) if index == len(names) else call("boom", ast.Constant(1))
 
     def misfit(self) -> ast.expr:
         """What is no integer, nor anything that `+` can make longer."""
@@ -247,15 +263,14 @@ class Author:
             return [ast.Assign([store(self.pick(scope.writable))], self.leaf(scope))], scope
         built = self._in_statement(scope)
         for statement in built:
-            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-                if kind := getattr(statement, "kind", ""):
-                    functions = (*scope.functions, (statement.name, kind))
-                    scope = replace(scope, functions=functions)
+            if kind := getattr(statement, "kind", ""):
+                functions = (*scope.functions, (statement.name, kind))
+                scope = replace(scope, functions=functions)
         return built, scope
 
     def _in_statement(self, scope: Scope) -> list[ast.stmt]:
         depth, self.depth = self.depth, -1
-        built: list[ast.stmt] = self._build(STATEMENTS, scope)
+        built: list[ast.stmt] = self._build(ast.stmt, scope)
         self.depth = depth
         return built
 
@@ -418,7 +433,7 @@ def _is_async(made: ast.GeneratorExp) -> bool:
         if isinstance(node, ast.Await) or (isinstance(node, ast.comprehension) and node.is_async):
             return True
         if isinstance(node, ast.Lambda):
-            nodes += [d for d in node.args.defaults]
+            nodes += node.args.defaults
         elif isinstance(node, ast.GeneratorExp):
             nodes.append(node.generators[0].iter)
         else:
@@ -427,7 +442,7 @@ def _is_async(made: ast.GeneratorExp) -> bool:
 
 
 @builds(ast.Await, possible=lambda s: s.can_await, weight=4)
-def await_(g: Author, s: Scope) -> ast.expr:
+def await_(g: Author, s: Scope) -> ast.expr:  # noqa: PLR0911 (one case a line)
     asyncronous = [name for name, kind in s.functions if kind == "async"]
     match g.integer(0, 9):
         case 0 | 1 | 2:
@@ -488,7 +503,7 @@ def compare(g: Author, s: Scope) -> ast.expr:
 
 
 @builds(ast.Call, weight=8)
-def call_(g: Author, s: Scope) -> ast.expr:
+def call_(g: Author, s: Scope) -> ast.expr:  # noqa: PLR0911 (one case a line)
     plain = [name for name, kind in s.functions if kind == "def"]
     asynchronous = [name for name, kind in s.functions if kind == "async"]
     match g.integer(0, 9):
@@ -935,7 +950,7 @@ def match_(g: Author, s: Scope) -> list[ast.stmt]:
     return [ast.Match(g.pick(subjects), cases)]
 
 
-def _pattern(g: Author, which: int) -> ast.pattern:
+def _pattern(g: Author, which: int) -> ast.pattern:  # noqa: PLR0911 (one case a line)
     """A refutable pattern; what it captures has names that nothing else uses."""
     one = ast.MatchValue(ast.Constant(1))
     match which:
@@ -991,6 +1006,8 @@ def text_of(statements: list[ast.stmt], g: Author) -> str:
 
 def _broken(source: str, where: list[int]) -> str:
     """Break lines of *source* inside of brackets."""
+    if not where:
+        return source
     places, depth, literal = [], 0, 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]

@@ -7,6 +7,8 @@ Known differences, which no generated cell shows:
 - The ``__context__`` of an error that comes from another task: what was handled there, or here.
 - When the loop closes an async generator that was left suspended, what that does is not part of
   the cell: generated ones do not yield where closing them could be seen.
+- On 3.11 an async comprehension is a coroutine of its own, which StopIteration does not leave as
+  it is; in its blocking form, and on later versions, it is part of the cell.
 - Tasks that run beside the cell's own code: generated cells wait for each that they start, and do
   nothing meanwhile.
 """
@@ -22,7 +24,7 @@ from random import Random
 import pytest
 from cell_world import ERRORS, outcome
 from generated_cells import EXPRESSIONS, ONLY_BELOW, STATEMENTS, cells, compiles, write_cell
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 pytestmark = [
@@ -39,6 +41,19 @@ def runner() -> Iterator[asyncio.Runner]:
         yield made
 
 
+def may_stop_in_async_comprehension(source: str, plan: dict[int, int]) -> bool:
+    stops = "StopIteration" in source or any(
+        type(ERRORS[i]()) is StopIteration for i in plan.values()
+    )
+    comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp)
+    return stops and any(
+        isinstance(part, ast.Await) or getattr(part, "is_async", 0)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, comprehensions)
+        for part in ast.walk(node)
+    )
+
+
 PLANS = st.dictionaries(st.integers(1, 25), st.integers(0, len(ERRORS) - 1), max_size=3)
 
 
@@ -47,6 +62,7 @@ PLANS = st.dictionaries(st.integers(1, 25), st.integers(0, len(ERRORS) - 1), max
 def test_a_generated_cell_has_the_same_outcome_in_each_context(
     runner: asyncio.Runner, source: str, plan: dict[int, int]
 ) -> None:
+    assume(sys.version_info >= (3, 12) or not may_stop_in_async_comprehension(source, plan))
     expected = runner.run(outcome(source, "async", plan))
     assert "does not end" not in str(expected["error"])
     assert expected["status"] != "timeout"

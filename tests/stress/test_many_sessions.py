@@ -1,4 +1,4 @@
-"""Many sessions side by side in one loop: each line stays with its cell, and nothing is left over."""
+"""Many sessions in one loop: each line stays with its cell, and nothing is left over."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def expected_lines(label: str) -> list[str]:
 
 
 async def check_output_of_cells(number: int, cells: int) -> None:
-    """Send *cells* cells to one session at once, over all contexts, every fifth a concurrent one."""
+    """Send *cells* cells to one session at once, in all contexts; every fifth is concurrent."""
     transport = MemoryTransport()
     async with Session(f"many_{number}", transport=transport) as session:
         labels = [f"session {number} cell {cell}" for cell in range(cells)]
@@ -88,9 +88,11 @@ def entries_of_sessions() -> set[str]:
 
 
 async def use(session: Session, number: int) -> None:
-    """Leave behind what a session can: a class, a function, a task, a coroutine; some use a thread."""
+    """Leave behind what a session can: a class, a task, a coroutine; some use a thread."""
     context: Context = "thread" if number % 20 == 0 else CONTEXTS[number % 2 * 2]
-    source = "class A:\n    def f(self): return 1\ntask = asyncio.ensure_future(asyncio.sleep(60))\n"
+    source = (
+        "class A:\n    def f(self): return 1\ntask = asyncio.ensure_future(asyncio.sleep(60))\n"
+    )
     source += "left = asyncio.sleep(60)\n"
     result = await session.run(source + "value = A().f()\nawait asyncio.sleep(0)", context=context)
     assert result.error is None

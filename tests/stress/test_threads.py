@@ -1,4 +1,4 @@
-"""Nothing is lost and no pair is torn, at a switch interval of 1 µs; without the lock it is seen."""
+"""Nothing is lost and no pair is torn at a switch interval of 1 µs; without the lock, pairs are."""
 
 from __future__ import annotations
 
