@@ -59,6 +59,7 @@ class AsyncNamespaceManager(NamespaceManager):
     Arguments:
         name: The session's name.
         main: Let the module be ``__main__``.
+        file: The module's ``__file__``, where its cells come from a file.
         history: Keep ``_``, ``__`` and ``___``.
         coroutine_policy: What becomes of a coroutine that a cell leaves under a name: ``"adopt"``
             makes it a task, ``"hold"`` only records it, ``"close"`` closes it.
@@ -74,12 +75,14 @@ class AsyncNamespaceManager(NamespaceManager):
         name: str = "session",
         *,
         main: bool = False,
+        file: str | None = None,
         history: bool = True,
         coroutine_policy: CoroutinePolicy = "adopt",
         hooks: bool = True,
     ) -> None:
         super().__init__(name, main=main, history=history)
-        self.sources = SourceBook(name)
+        book = name if main else self.module_name.removeprefix("isthmus_")
+        self.sources = SourceBook(book, file)
         self.compiler = CellCompiler(self.sources)
         self.ledger = CoroutineLedger(self, coroutine_policy)
         self.closed = False

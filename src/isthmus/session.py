@@ -57,6 +57,7 @@ class Session:
             or ``"auto"`` (async when the cell awaits, else thread).
         timeout: Seconds that a cell may take whose caller does not say; None sets no bound.
         main: Let the session's module be ``__main__`` as long as the session is open.
+        file: The module's ``__file__``, where the cells come from a file.
         history: Keep the last three values in ``_``, ``__`` and ``___``.
         coroutine_policy: What becomes of a coroutine left under a name: ``"adopt"`` (it becomes a
             task), ``"hold"`` (it is recorded) or ``"close"``.
@@ -79,6 +80,7 @@ class Session:
         context: RequestedContext = "async",
         timeout: float | None = None,
         main: bool = False,
+        file: str | None = None,
         history: bool = True,
         coroutine_policy: CoroutinePolicy = "adopt",
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
@@ -91,7 +93,12 @@ class Session:
         self.context: RequestedContext = context
         self.timeout = timeout
         self.manager = AsyncNamespaceManager(
-            name, main=main, history=history, coroutine_policy=coroutine_policy, hooks=hooks
+            name,
+            main=main,
+            file=file,
+            history=history,
+            coroutine_policy=coroutine_policy,
+            hooks=hooks,
         )
         self.executor = AsyncExecutor(self.manager, transport, name, output_limit=output_limit)
         self._close_report: CloseReport | None = None

@@ -149,11 +149,10 @@ class ProgramRun:
             context=self._options.context,
             timeout=self._options.timeout,
             main=True,
+            file=None if path is None else str(path),
         )
         if path is None:
             session.namespace.pop("__file__", None)
-        else:
-            session.namespace["__file__"] = str(path)
         session.namespace["__doc__"] = self._program.docstring
         return session
 
