@@ -1,4 +1,4 @@
-"""Fixtures of every test: contexts, loops, sessions that are closed, and a check that nothing stays.
+"""Fixtures of every test: contexts, loops, sessions, and a check that nothing stays.
 
 A test that is an ``async def`` runs in an event loop of its own, of the flavour in question. No
 plug-in is needed for it: :func:`pytest_pyfunc_call` below is the whole of it.
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, run_async
 
 from isthmus import MemoryTransport, Session
+from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, run_async
 
 _SESSIONS = pytest.StashKey[list[Session]]()
 _WATCH = pytest.StashKey[LoopWatch]()

@@ -8,93 +8,154 @@ from __future__ import annotations
 
 REQUIREMENTS: dict[str, str] = {
     # the namespace
-    "2.1-one-mapping": "Nothing is copied in or merged back; a write is visible to every context at "
-    "once, in the middle of a cell too; the mapping's identity never changes.",
-    "2.2-real-module": "The mapping is the __dict__ of a module in sys.modules, so that pickle, "
-    "dataclasses, typing.get_type_hints and inspect.getsource work on what cells define.",
-    "2.3-prelude": "A cell may shadow a capability and del brings it back; revoking one takes effect "
-    "at once, in functions already defined too.",
-    "2.4-results": "The value of a cell is that of its last expression; _, __, ___ hold the last "
-    "three values that are not None; __result__ is the value of a cell without a last expression.",
+    "2.1-one-mapping": (
+        "Nothing is copied in or merged back; a write is visible to every context at once, in "
+        "the middle of a cell too; the mapping's identity never changes."
+    ),
+    "2.2-real-module": (
+        "The mapping is the __dict__ of a module in sys.modules, so that pickle, dataclasses, "
+        "typing.get_type_hints and inspect.getsource work on what cells define."
+    ),
+    "2.3-prelude": (
+        "A cell may shadow a capability and del brings it back; revoking one takes effect at "
+        "once, in functions already defined too."
+    ),
+    "2.4-results": (
+        "The value of a cell is that of its last expression; _, __, ___ hold the last three "
+        "values that are not None; __result__ is the value of a cell without a last expression."
+    ),
     "2.4-future-flags": "from __future__ flags persist over cells.",
     "2.5-single-names": "Reading, binding or deleting one name is atomic from any thread.",
-    "2.5-update": "update_namespace is all or nothing against snapshots and other updates; the lock "
-    "is never held over a callback, and a replaced value may come back in its __del__.",
+    "2.5-update": (
+        "update_namespace is all or nothing against snapshots and other updates; the lock is "
+        "never held over a callback, and a replaced value may come back in its __del__."
+    ),
     "2.5-snapshot": "snapshot() is a shallow copy.",
     "2.5-cells": "Ordered cells never overlap and lose no update; concurrent ones can.",
     # three contexts
-    "3.1-one-language": "Top-level await, async for, async with and async comprehensions mean the "
-    "same in all contexts; line and column numbers stay as they were.",
+    "3.1-one-language": (
+        "Top-level await, async for, async with and async comprehensions mean the same in all "
+        "contexts; line and column numbers stay as they were."
+    ),
     "3.1-nested-bodies-untouched": "Nested async def bodies are never touched.",
     "3.2-context-variables": "A ContextVar set in a cell, after an await too, is set in the next.",
-    "3.2-scopes": "A TaskGroup, timeout or anyio cancel scope entered in one cell can be left in a "
-    "later one.",
+    "3.2-scopes": (
+        "A TaskGroup, timeout or anyio cancel scope entered in one cell can be left in a later one."
+    ),
     "3.2-current-task": "current_task() is stable.",
-    "3.2-cancel-ours": "Cancelling a cell cancels what it is doing, not the task; it is uncancelled "
-    "at the cell's end.",
+    "3.2-cancel-ours": (
+        "Cancelling a cell cancels what it is doing, not the task; it is uncancelled at the "
+        "cell's end."
+    ),
     "3.2-cancel-shutdown": "A cancel made while the loop is not running ends the session.",
-    "3.2-cancel-idle": "A scope's cancel that comes while the session is idle stays pending, is not "
-    "swallowed, and the idle wait does not spin on it.",
+    "3.2-cancel-idle": (
+        "A scope's cancel that comes while the session is idle stays pending, is not swallowed, "
+        "and the idle wait does not spin on it."
+    ),
     "3.2-cancel-stray": "With no scope open a cancel is absorbed at the cell's end.",
-    "3.3-home-thread": "Ordered thread cells run in one long-lived thread, never the loop's default "
-    "executor; thread-locals and thread-bound objects persist.",
+    "3.3-home-thread": (
+        "Ordered thread cells run in one long-lived thread, never the loop's default executor; "
+        "thread-locals and thread-bound objects persist."
+    ),
     "3.3-awaits-in-home-task": "What a thread cell awaits, the home task awaits for it.",
-    "3.4-order": "Cells of a session run one at a time, first come first served, over all contexts.",
-    "3.4-concurrent": "concurrent=True lets a cell run beside the others, in its own task or thread, "
-    "with a copy of the context variables.",
-    "3.4-nested": "A nested cell runs at once; its parent's outcome waits for it, and it cannot "
-    "deadlock with its parent.",
-    "3.5-idioms": "gather over create_task, wait, wait_for, as_completed, timeout, TaskGroup, "
-    "run_in_executor, futures made by hand and anyio's groups work in a thread cell that awaits.",
-    "3.5-plain-thread": "A thread cell that does not await sees no running loop; libraries that run "
-    "a loop of their own work there.",
+    "3.4-order": (
+        "Cells of a session run one at a time, first come first served, over all contexts."
+    ),
+    "3.4-concurrent": (
+        "concurrent=True lets a cell run beside the others, in its own task or thread, with a "
+        "copy of the context variables."
+    ),
+    "3.4-nested": (
+        "A nested cell runs at once; its parent's outcome waits for it, and it cannot deadlock "
+        "with its parent."
+    ),
+    "3.5-idioms": (
+        "gather over create_task, wait, wait_for, as_completed, timeout, TaskGroup, "
+        "run_in_executor, futures made by hand and anyio's groups work in a thread cell that "
+        "awaits."
+    ),
+    "3.5-plain-thread": (
+        "A thread cell that does not await sees no running loop; libraries that run a loop of "
+        "their own work there."
+    ),
     "3.5-thread-view": "A thread cell that awaits sees the home loop through a thread-safe view.",
-    "3.6-routing": "The default is async everywhere; auto means async when the compiled cell is a "
-    "coroutine, else thread.",
+    "3.6-routing": (
+        "The default is async everywhere; auto means async when the compiled cell is a "
+        "coroutine, else thread."
+    ),
     "3-other-loop": "A session is used from another loop in another thread.",
     # crossing the boundary
-    "4.1-run-sync": "run_sync works at any depth: in a sorted key, a property, __init__, a "
-    "comprehension, a generator, a sync function called by an async one.",
-    "4.1-refusals": "Where run_sync cannot work it raises an error of its own that says what to do "
-    "instead, and closes the coroutine it was given.",
-    "4.1-portal-rules": "A portal belongs to one task; errors move as values with their traceback; "
-    "a destroyed task's cell gets GeneratorExit and no more waits.",
-    "4.2-async-functions": "Async functions stay what they are, persist, and are called from every "
-    "context.",
-    "4.4-loop-bound-objects": "Loop-bound objects have one home: the home loop, from whichever "
-    "context they are used.",
+    "4.1-run-sync": (
+        "run_sync works at any depth: in a sorted key, a property, __init__, a comprehension, a "
+        "generator, a sync function called by an async one."
+    ),
+    "4.1-refusals": (
+        "Where run_sync cannot work it raises an error of its own that says what to do instead, "
+        "and closes the coroutine it was given."
+    ),
+    "4.1-portal-rules": (
+        "A portal belongs to one task; errors move as values with their traceback; a destroyed "
+        "task's cell gets GeneratorExit and no more waits."
+    ),
+    "4.2-async-functions": (
+        "Async functions stay what they are, persist, and are called from every context."
+    ),
+    "4.4-loop-bound-objects": (
+        "Loop-bound objects have one home: the home loop, from whichever context they are used."
+    ),
     # ownership
     "5.1-weak": "Finished entries of the ledger go; what nobody holds is not pinned.",
-    "5.2-adoption": "A bare coroutine bound to a name becomes a task of the home loop; all names that "
-    "held it are rebound; the value of a cell counts as a name.",
-    "5.2-adopted-tasks-accepted": "create_task, ensure_future and run_sync of session code accept an "
-    "adopted task.",
+    "5.2-adoption": (
+        "A bare coroutine bound to a name becomes a task of the home loop; all names that held "
+        "it are rebound; the value of a cell counts as a name."
+    ),
+    "5.2-adopted-tasks-accepted": (
+        "create_task, ensure_future and run_sync of session code accept an adopted task."
+    ),
     "5.2-containers": "Coroutines inside containers are recorded, not started, to a bounded depth.",
     "5.2-late-loop": "Without a running loop a coroutine is kept and adopted once there is one.",
     "5.2-policies": "The policy can also be hold (record only) or close.",
     "5.2-validation": "Validation reports unawaited coroutines and cancelled tasks, with warnings.",
-    "5.3-settle": "await_pending_coroutines returns {name: result}; a name still bound to its task "
-    "gets the result; a timeout leaves the rest pending.",
-    "5.3-failures": "A failed one stays bound to its finished task and its error is reported, never "
-    "stored as a value.",
+    "5.3-settle": (
+        "await_pending_coroutines returns {name: result}; a name still bound to its task gets "
+        "the result; a timeout leaves the rest pending."
+    ),
+    "5.3-failures": (
+        "A failed one stays bound to its finished task and its error is reported, never stored "
+        "as a value."
+    ),
     "5.3-own-tasks": "Tasks made with create_task are never replaced, unless unwrap_tasks=True.",
-    "5-cleanup": "cleanup_coroutines cancels what is owned, waits within a bound, closes what never "
-    "started and reports what would not end.",
-    "close": "close() ends what runs, is idempotent and reports; a session dropped without it is "
-    "collected with a ResourceWarning.",
+    "5-cleanup": (
+        "cleanup_coroutines cancels what is owned, waits within a bound, closes what never "
+        "started and reports what would not end."
+    ),
+    "close": (
+        "close() ends what runs, is idempotent and reports; a session dropped without it is "
+        "collected with a ResourceWarning."
+    ),
     # output, time and errors
-    "6.1-output": "Output is routed by context variable to the cell that caused it, late output "
-    "included; code of no session prints as ever; it is bounded.",
-    "6.2-timeout": "timeout=: control returns at the deadline, for awaits, thread cells, and Python "
-    "code on a main-thread loop.",
+    "6.1-output": (
+        "Output is routed by context variable to the cell that caused it, late output included; "
+        "code of no session prints as ever; it is bounded."
+    ),
+    "6.2-timeout": (
+        "timeout=: control returns at the deadline, for awaits, thread cells, and Python code "
+        "on a main-thread loop."
+    ),
     "6.2-interrupt": "An interrupt stops what runs and never hits the next cell.",
-    "6.3-tracebacks": "The user's exceptions arrive as themselves, with their source lines and "
-    "without our frames.",
+    "6.3-tracebacks": (
+        "The user's exceptions arrive as themselves, with their source lines and without our "
+        "frames."
+    ),
     "6.4-errors": "Ours form one tree; a refused call changes nothing.",
-    "6.5-hooks": "Hooks go in with the first session and out with the last, call what they found and "
-    "leave a later patch by others in place.",
-    "results": "The result carries value, error, stdout, stderr, names bound and deleted, whether "
-    "they are exact, coroutines adopted, context, duration; unwrap().",
+    "6.5-hooks": (
+        "Hooks go in with the first session and out with the last, call what they found and "
+        "leave a later patch by others in place."
+    ),
+    "results": (
+        "The result carries value, error, stdout, stderr, names bound and deleted, whether they "
+        "are exact, coroutines adopted, context, duration; unwrap()."
+    ),
     "events": "CellStarted, Output, CellFinished and the rest go to the transport in order.",
     # bad input
     "bad-syntax": "Syntax errors and null bytes.",
@@ -104,8 +165,9 @@ REQUIREMENTS: dict[str, str] = {
     "bad-surrogates": "Surrogates in the text.",
     "bad-module-names": "A cell that deletes __builtins__ or __name__.",
     "bad-asyncio": "A cell that rebinds asyncio.",
-    "bad-exceptions": "A cell that calls sys.exit, raises KeyboardInterrupt, GeneratorExit or "
-    "CancelledError.",
+    "bad-exceptions": (
+        "A cell that calls sys.exit, raises KeyboardInterrupt, GeneratorExit or CancelledError."
+    ),
     "bad-recursion": "A cell that recurses without end.",
     "bad-repr": "A result whose __repr__ raises.",
     "bad-del": "A value whose __del__ raises or comes back.",
@@ -117,7 +179,9 @@ REQUIREMENTS: dict[str, str] = {
     # the package
     "8-word-for-word": "The block of code in the contract holds word for word.",
     "9-floors": "Imports go strictly down the floors.",
-    "9-public-names": "The package re-exports its public names, sorted, each with a docstring whose "
-    "errors can be imported.",
+    "9-public-names": (
+        "The package re-exports its public names, sorted, each with a docstring whose errors "
+        "can be imported."
+    ),
     "9-boundaries": "except Exception stands only at named boundaries.",
 }

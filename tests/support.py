@@ -68,7 +68,7 @@ class HungError(AssertionError):
 
 
 async def _bounded(task: asyncio.Future[None], seconds: float) -> None:
-    """Wait for *task*, which runs beside the caller, so that a hang does not hold the caller too."""
+    """Wait for *task*, which runs beside the caller: a hang must not hold the caller too."""
     _, running = await asyncio.wait({task}, timeout=seconds)
     if running:
         task.cancel()
@@ -165,16 +165,6 @@ class Sequencer:
         return self._next
 
 
-class Beat:
-    """Counts how often the loop goes round, so that a test can say "so many rounds later"."""
-
-    @staticmethod
-    async def rounds(count: int) -> None:
-        """Let the loop go round *count* times."""
-        for _ in range(count):
-            await asyncio.sleep(0)
-
-
 async def eventually(
     condition: Callable[[], object], what: Callable[[], str] = lambda: "the condition"
 ) -> None:
@@ -183,6 +173,14 @@ async def eventually(
     while not condition():
         assert time.monotonic() < deadline, f"{what()} did not come about"
         await asyncio.sleep(0.001)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait, where no loop runs, until other threads have made *condition* true."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come about"
+        time.sleep(0.001)
 
 
 class LoopThread:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.bindings import Bindings, scan
@@ -113,6 +113,7 @@ def test_several_code_objects_are_scanned_as_one_cell() -> None:
     assert scan() == Bindings((), (), True, False, False)
 
 
+@settings(deadline=None)  # a deadline is a wall-clock assert
 @given(st.integers(0, 700), st.integers(1, 5))
 def test_names_behind_extended_arguments_are_found(skipped: int, count: int) -> None:
     # Reading names fills the table of names, so that those bound have an index past one byte.
@@ -142,6 +143,7 @@ STATEMENTS = st.one_of(
 )
 
 
+@settings(deadline=None)  # a deadline is a wall-clock assert
 @given(st.lists(STATEMENTS, max_size=6))
 def test_whatever_running_binds_was_foretold(statements: list[str]) -> None:
     source = "\n".join(statements)

@@ -369,6 +369,7 @@ def parts_of_the_cell(source: str) -> list[CodeType | None]:
 
 
 PIECES = (
+    *("lambda x=1: x", "lambda: 1", "not ", "lambda ", "d[k] = 1", "]=", ")=", "f'{x[0]=}'", ":="),
     *(
         "x",
         "y",
@@ -420,7 +421,6 @@ PIECES = (
     *(
         "match x:",
         "case 1: y",
-        "class A: pass",
         "from __future__ import annotations",
         "not x",
         "*x",
@@ -442,7 +442,7 @@ PIECES = (
 TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.just("\n"), st.just("\n  "))).map("".join)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)  # a deadline is a wall-clock assert
 @given(TEXTS)
 def test_the_code_of_a_cell_is_that_of_its_tree(text: str) -> None:
     with warnings.catch_warnings():
@@ -479,6 +479,25 @@ def test_the_code_of_a_cell_is_that_of_its_tree(text: str) -> None:
         "f(\nx",
         "if x:\ny",
         "@d\nx",
+        "\\\n\nx",
+        "# c\n\nx",
+        "# c\ny = 1\nx",
+        "lambda x=1: x",
+        "not lambda x=1: x",
+        "a, lambda x=1: x",
+        "lambda: 1",
+        "f = lambda x=1: x",
+        "d['k'] = 1",
+        "d[k] = f(1)",
+        "d[k] == 1",
+        "f(x)[0] += 1",
+        "print(f'{x[0]=}')",
+        "f'{x[0]=} {y}'",
+        "f(lambda a=(1), b=2: a)",
+        "x: int = 1",
+        "x[0]: int",
+        "x <= 1",
+        "x **= 2",
     ],
 )
 def test_how_a_cell_ends_is_seen_as_its_tree_has_it(source: str) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import run_in_child
 
 import isthmus
+from support import run_in_child
 
 requirement = pytest.mark.requirement
 
@@ -59,7 +59,11 @@ def _floor(module: str) -> int:
 
 def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "isthmus":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "isthmus"
+        ):
             parts = node.module.split(".")
             if len(parts) > 1:
                 yield parts[1]
@@ -110,7 +114,7 @@ def test_importing_the_package_needs_no_extra() -> None:
     program = """
         import sys
         import isthmus
-        extras = {"click", "rich", "typer", "anyio", "uvloop", "hypothesis", "pytest", "IPython", "zmq"}
+        extras = {"click", "rich", "typer", "anyio", "uvloop", "hypothesis", "pytest"}
         print(sorted(extras & set(sys.modules)))
         """
     ended = run_in_child(program)
@@ -210,9 +214,17 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
     from isthmus import errors
 
     doc = errors.__doc__ or ""
-    classes = [it for it in vars(errors).values() if inspect.isclass(it) and it.__module__ == errors.__name__]
+    classes = [
+        it
+        for it in vars(errors).values()
+        if inspect.isclass(it) and it.__module__ == errors.__name__
+    ]
     for kind in classes:
-        (line,) = [it for it in doc.splitlines() if re.search(rf"\b{kind.__name__}\b {{2,}}|─ {kind.__name__}$|^ *{kind.__name__}$", it)]
+        (line,) = [
+            it
+            for it in doc.splitlines()
+            if re.search(rf"\b{kind.__name__}\b {{2,}}|─ {kind.__name__}$|^ *{kind.__name__}$", it)
+        ]
         assert kind.__name__ in line
         assert kind.__name__ in isthmus.__all__, f"{kind.__name__} cannot be imported from isthmus"
     for kind in classes:
@@ -240,6 +252,8 @@ def _handlers_in(node: ast.AST, where: str) -> Iterator[str]:
 @requirement("9-boundaries")
 def test_broad_handlers_stand_only_at_named_boundaries() -> None:
     found = {(m, f) for m, f in _broad_handlers() if m != "cli"}
-    listed = {(module, function) for module, functions in BOUNDARIES.items() for function in functions}
+    listed = {
+        (module, function) for module, functions in BOUNDARIES.items() for function in functions
+    }
     assert sorted(found - listed) == []
     assert sorted(listed - found) == [], "these boundaries are gone: take them out of the list"

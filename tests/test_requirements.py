@@ -15,7 +15,9 @@ def _used_ids() -> Iterator[str]:
     """The ids in ``requirement`` markers of functions that are tests."""
     for path in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test"):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
+                "test"
+            ):
                 for decorator in node.decorator_list:
                     yield from _ids_of(decorator)
 

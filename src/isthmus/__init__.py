@@ -1,8 +1,14 @@
 """Isthmus: one live Python namespace, on both sides of ``await``."""
 
 from isthmus.async_namespace import AsyncNamespaceManager
+from isthmus.capabilities import Capability, capability
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
 from isthmus.errors import (
+    BudgetExceeded,
+    CapabilityError,
+    CapabilityRefused,
+    CapabilityRevoked,
+    CapabilityTimeout,
     CellAborted,
     CellCancelled,
     CellError,
@@ -14,6 +20,7 @@ from isthmus.errors import (
     InternalError,
     IsthmusError,
     LoopError,
+    NoInputError,
     ReservedNameError,
     SessionClosedError,
     UsageError,
@@ -32,6 +39,15 @@ from isthmus.events import (
     StreamName,
 )
 from isthmus.executor import AsyncExecutor
+from isthmus.interceptors import (
+    Approve,
+    Budget,
+    CapabilityCall,
+    Interceptor,
+    Journal,
+    JournalEntry,
+    Timeout,
+)
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
 from isthmus.namespace import NamespaceManager
 from isthmus.namespace_sync import NamespaceSynchronizer, ValidationReport
@@ -40,8 +56,17 @@ from isthmus.session import CloseReport, Session
 from isthmus.transport import MemoryTransport, Transport
 
 __all__ = [
+    "Approve",
     "AsyncExecutor",
     "AsyncNamespaceManager",
+    "Budget",
+    "BudgetExceeded",
+    "Capability",
+    "CapabilityCall",
+    "CapabilityError",
+    "CapabilityRefused",
+    "CapabilityRevoked",
+    "CapabilityTimeout",
     "CellAborted",
     "CellCancelled",
     "CellError",
@@ -60,13 +85,17 @@ __all__ = [
     "DeadlockError",
     "Event",
     "ExecutionContextBridge",
+    "Interceptor",
     "InternalError",
     "IsthmusError",
+    "Journal",
+    "JournalEntry",
     "LoopError",
     "MemoryTransport",
     "NamespaceManager",
     "NamespaceSynchronizer",
     "NamespaceUpdated",
+    "NoInputError",
     "Output",
     "RequestedContext",
     "ReservedNameError",
@@ -75,9 +104,11 @@ __all__ = [
     "SettledCoroutines",
     "Status",
     "StreamName",
+    "Timeout",
     "Transport",
     "UsageError",
     "ValidationReport",
     "can_run_sync",
+    "capability",
     "run_sync",
 ]

@@ -42,9 +42,10 @@ from typing import Any, NoReturn, Protocol, TypeVar, overload
 from isthmus.blocking import ACM, AITER, blocking_names
 from isthmus.colours import stands_in_async
 from isthmus.errors import CapabilityRevoked, CrossingError, LoopError, NoInputError
+from isthmus.home_task import take_back
 from isthmus.interceptors import CapabilityCall, Interceptor, intercepted
 from isthmus.jobs import current_job
-from isthmus.portal import can_run_sync, crossing_here, run_sync
+from isthmus.portal import can_run_sync, crossing_here, outcome_in_portal, run_sync
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -326,58 +327,133 @@ async def _awaiting(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
 # -- another loop --------------------------------------------------------------------------------
 
 
-class _Errand:
-    """Work on another loop, in a task of its own there."""
+class Delegate:
+    """A task on another loop that does what a caller elsewhere wants done, one thing at a time.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
-        self.outcome: Future[Any] = Future()
-        self._loop = loop
-        self._work = work
+    One task for all, so that a timeout or a task group that is entered by one can be left by the
+    next. It has a copy of the context variables that its maker had.
+
+    Arguments:
+        loop: The loop, which runs in another thread.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._context = copy_context()
-        self._task: asyncio.Task[Any] | None = None
+        self._orders: asyncio.Queue[_Order | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._current: _Order | None = None
+        self._cancels = 0
 
-    def start(self) -> None:
-        """Begin, unless nobody waits any more. On the other loop."""
-        if self.outcome.cancelled():
-            self._work.close()
-            return
+    # -- the caller's side -----------------------------------------------------------------------
+
+    async def perform(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Have *work* awaited there, and give its result or raise its error.
+
+        Raises:
+            LoopError: The loop is closed.
+
+        Cancel: cancels *work* there and does not wait for its end; an error that it raises then
+        goes to the exception handler of the loop.
+        """
+        order = _Order(work, Future())
+        try:
+            self.loop.call_soon_threadsafe(self._accept, order)
+        except RuntimeError as error:
+            work.close()
+            raise LoopError(f"{self.loop!r} has just been closed") from error
+        try:
+            return await asyncio.wrap_future(order.outcome)
+        except asyncio.CancelledError:
+            self._say(self._cancel, order)
+            raise
+
+    def dismiss(self) -> None:
+        """Have the task end once it has done what it was given. Idempotent. Threads: any."""
+        self._say(self._orders.put_nowait, None)
+
+    def _say(self, callback: Callable[..., object], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and its tasks have been cancelled
+            self.loop.call_soon_threadsafe(callback, *args)
+
+    # -- the other loop's side -------------------------------------------------------------------
+
+    def _accept(self, order: _Order) -> None:
         # Not by the loop's factory: the task is the host's, whatever the context variables say.
-        self._task = asyncio.Task(self._work, loop=self._loop, context=self._context)
-        self._task.add_done_callback(self._finish)
-        self.outcome.add_done_callback(self._follow)
+        if self._task is None:
+            self._task = asyncio.Task(self._serve(), loop=self.loop, context=self._context)
+        elif self._task.done():
+            order.refuse()
+        self._orders.put_nowait(order)
 
-    def _finish(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            self.outcome.cancel()
-        elif self.outcome.set_running_or_notify_cancel():
-            error = task.exception()
-            if error is not None:
-                self.outcome.set_exception(error)
+    def _cancel(self, order: _Order) -> None:
+        if self._current is order and self._task is not None:
+            self._cancels += 1
+            self._task.cancel()
+
+    async def _serve(self) -> None:
+        try:
+            while (order := await self._orders.get()) is not None:
+                await self._perform(order)
+        finally:  # the loop may be shutting down
+            while not self._orders.empty():
+                left = self._orders.get_nowait()
+                if left is not None:
+                    left.refuse()
+
+    async def _perform(self, order: _Order) -> None:
+        if order.outcome.cancelled():
+            order.refuse()
+            return
+        self._current = order
+        value, error = await outcome_in_portal(functools.partial(run_sync, order.work))
+        self._current = None
+        if self._cancels:
+            count, self._cancels = self._cancels, 0
+            await take_back(count)
+        elif isinstance(error, asyncio.CancelledError) and self._is_cancelled():
+            order.refuse()
+            raise error
+        self._settle(order, value, error)
+
+    def _is_cancelled(self) -> bool:
+        """Whether somebody else wants the task to end: the loop's shutdown."""
+        return self._task is not None and self._task.cancelling() > 0
+
+    def _settle(self, order: _Order, value: Any, error: BaseException | None) -> None:
+        outcome = order.outcome
+        if isinstance(error, asyncio.CancelledError):
+            outcome.cancel()
+        elif outcome.set_running_or_notify_cancel():
+            if error is None:
+                outcome.set_result(value)
             else:
-                self.outcome.set_result(task.result())
+                outcome.set_exception(error)
+        elif error is not None:
+            message = "a capability failed whose caller had been cancelled"
+            self.loop.call_exception_handler({"message": message, "exception": error})
 
-    def _follow(self, outcome: Future[Any]) -> None:
-        """Cancel the task when the caller has been cancelled. In any thread."""
-        if outcome.cancelled() and self._task is not None:
-            with suppress(RuntimeError):  # the loop is closed, and has cancelled the task
-                self._loop.call_soon_threadsafe(self._task.cancel)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Order:
+    """Something to be awaited by a delegate, and where to say how it ended."""
+
+    work: Coroutine[Any, Any, Any]
+    outcome: Future[Any]
+
+    def refuse(self) -> None:
+        """Say that it was cancelled; it may not even have begun."""
+        self.work.close()
+        self.outcome.cancel()
 
 
 async def on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> Any:
-    """Await *work* on *loop*, with a copy of the caller's context variables.
-
-    Raises what *work* raises.
-
-    Cancel: cancels *work* there and does not wait for its end; an error that it raises afterwards
-    goes to the exception handler of *loop*.
-    """
-    errand = _Errand(loop, work)
+    """Await *work* in a task of its own on *loop*. For the rest see :meth:`Delegate.perform`."""
+    delegate = Delegate(loop)
     try:
-        loop.call_soon_threadsafe(errand.start)
-    except RuntimeError as error:
-        work.close()
-        raise LoopError(f"{loop!r} has just been closed") from error
-    return await asyncio.wrap_future(errand.outcome)
+        return await delegate.perform(work)
+    finally:
+        delegate.dismiss()
 
 
 # -- what a capability returns -------------------------------------------------------------------
@@ -391,23 +467,35 @@ def two_coloured(result: Any, loop: asyncio.AbstractEventLoop | None = None) -> 
     Arguments:
         loop: Where its steps have to run; None for wherever they are awaited.
     """
-    kind = type(result)
+    kind = _adapter_of(type(result))
+    return result if kind is None else kind(result, None if loop is None else Delegate(loop))
+
+
+def _adapted(entered: Any, delegate: Delegate | None) -> Any:
+    """The same for what entering a manager gives, which lives in the same task as the manager."""
+    kind = _adapter_of(type(entered))
+    return entered if kind is None else kind(entered, delegate)
+
+
+def _adapter_of(kind: type) -> type[_Adapter] | None:
+    """What to put around an object of *kind*, if it needs anything."""
     iterates = hasattr(kind, "__aiter__") and not hasattr(kind, "__iter__")
     manages = hasattr(kind, "__aenter__") and not hasattr(kind, "__enter__")
-    if not iterates and not manages:
-        return result
-    adapter = _IterableManager if iterates and manages else _Iterable if iterates else _Manager
-    return adapter(result, loop)
+    if iterates:
+        return _IterableManager if manages else _Iterable
+    return _Manager if manages else None
 
 
 class _Adapter:
     """Stands for an object of the host; all but the two protocols is the object's own."""
 
-    __slots__ = ("_loop", "_wrapped")
+    __slots__ = ("__weakref__", "_delegate", "_wrapped")
 
-    def __init__(self, wrapped: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, wrapped: Any, delegate: Delegate | None) -> None:
         self._wrapped = wrapped
-        self._loop = loop
+        self._delegate = delegate
+        if delegate is not None:
+            weakref.finalize(self, delegate.dismiss).atexit = False
 
     @property  # type: ignore[misc]  # (object's own can be set)
     def __class__(self) -> Any:
@@ -425,10 +513,11 @@ class _Adapter:
         return repr(self._wrapped)
 
     async def _step(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Call *function* and await what it returns, on the loop where it has to be."""
-        if self._loop is None or self._loop is _get_running_loop():
+        """Call *function* and await what it returns, where the object lives."""
+        delegate = self._delegate
+        if delegate is None or delegate.loop is _get_running_loop():
             return await function(*args)
-        return await on_loop(self._loop, _awaiting(function, *args))
+        return await delegate.perform(_awaiting(function, *args))
 
 
 class _Iterable(_Adapter):
@@ -437,13 +526,15 @@ class _Iterable(_Adapter):
     __slots__ = ()
 
     def __aiter__(self) -> Any:
-        return self
+        wrapped = self._wrapped
+        iterator = type(wrapped).__aiter__(wrapped)
+        return self if iterator is wrapped else _Iterable(iterator, self._delegate)
 
     async def __anext__(self) -> Any:
         return await self._step(self._wrapped.__anext__)
 
     def __iter__(self) -> Any:
-        return self
+        return _blocking[AITER](self)
 
     def __next__(self) -> Any:
         return next(_blocking[AITER](self))
@@ -464,7 +555,7 @@ class _Manager(_Adapter):
 
     async def __aenter__(self) -> Any:
         entered = await self._step(self._wrapped.__aenter__)
-        return self if entered is self._wrapped else two_coloured(entered, self._loop)
+        return self if entered is self._wrapped else _adapted(entered, self._delegate)
 
     async def __aexit__(
         self,

@@ -168,9 +168,9 @@ class CellCompiler:
     def _compile_new(self, key: _Key, number: int, blocking: bool) -> CompiledCell:
         """Compile the async form; once that has worked, enter and keep it.
 
-        This is most of what a new cell costs beyond its parsing and compiling (on 3.11 that is
-        30 µs for `x = 1`, and this 10). So it asks early, and in C, what most cells do not have:
-        classes, code within their code, instructions of which a scan has to take note.
+        All but :func:`_compile` is to cost a new `x = 1` no more than a third of its parsing and
+        compiling; so what most cells do not have (a class, code within their code) is asked for
+        once, and in C.
         """
         source, flags, filename = key
         book = self._sources
@@ -281,21 +281,29 @@ def _compile(
         raise SyntaxError(message, (filename, 1, 1, None)) from error
 
 
+_ASSIGNS = r"[ \t]* (?: [-+@%&|^] | //? | \*\*? | << | >> )? = (?!=)"
 _STATEMENT = re.compile(
-    r"""
-    [ \t]+ | (?: assert | async | class | def | del | elif | else | except | finally | for | from
-    | global | if | import | nonlocal | pass | raise | return | try | while | with )\b
-    | [^\W\d][\w., \t]* (?: = (?!=) | (?: [-+@%&|^] | //? | \*\*? | << | >> ) = )
+    rf"""
+    [ \t]+
+    | (?: assert | async | class | def | del | elif | else | except | finally | for | from | global
+        | if | import | nonlocal | pass | raise | return | try | while | with )\b
+    | (?! [\w., \t]* \blambda\b ) [^\W\d] [\w., \t]* {_ASSIGNS}  # not a lambda's default
+    | [^\W\d] .*? [\])] {_ASSIGNS}
+    | (?! lambda\b ) [^\W\d] [\w.]* [ \t]* : (?!=)
     """,
     re.VERBOSE,
 )
-"""What begins a line that has no value: an indented one ends a compound statement."""
+"""What begins a line without a value, if it is whole: an indented one ends a compound statement."""
 _OTHER = r"[^()\[\]{}\"'\\;\#\f]*+"
 _WHOLE = re.compile(
     rf"{_OTHER} (?: (?: \({_OTHER}\) | \[{_OTHER}\] | \{{{_OTHER}\}} ) {_OTHER} )*+", re.VERBOSE
 )
-"""The rest of a line that is neither within brackets nor a string begun before it: such a line must
-close what is open, or the cell does not compile. One more level of brackets is not worth it."""
+"""What ends such a line: were it within brackets or a string, it would have to close these, or the
+cell would not compile. Brackets in brackets, or strings, are left to the tree."""
+
+
+_CODE = re.compile(r"^[ \t\f]*[^\s#\\]", re.MULTILINE)
+"""What a text of comments and blank lines lacks: of that there is no code, not even empty code."""
 
 
 def _compile_text(text: str, filename: str, flags: int) -> _Parts | None:
@@ -313,7 +321,7 @@ def _compile_text(text: str, filename: str, flags: int) -> _Parts | None:
     if statement:
         if _WHOLE.fullmatch(tail, statement.end()) and not head.endswith("\\\n"):
             return compile(text, filename, "exec", flags, dont_inherit=True), None
-    elif tail[:1].isidentifier() and (not head or head.lstrip()[:1] not in ("", "#")):
+    elif tail[:1].isidentifier() and (not head or _CODE.search(head)):
         return _compile_halves(head, tail, filename, flags)
     return None
 

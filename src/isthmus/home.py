@@ -255,7 +255,8 @@ class Home:
         if self._thread is not None and self._thread.loop_side.has_work(snapshot):
             self.context.run(self._thread.loop_side.reflect, snapshot)
         self.in_thread.popleft()
-        if job.cancels:  # given to the home task, which may not have noticed yet
+        if job.cancels and not self.task_of_cells().done():
+            self.aside.add(job)  # the home task may not have noticed its cancellation yet
             self.task_of_cells().mailbox.put(Settlement(job))
         else:
             self.ended(job)

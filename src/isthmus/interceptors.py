@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import reprlib
+import sys
 import threading
 import time
 from collections import deque
@@ -259,28 +260,30 @@ class Journal:
         arguments = _shown_arguments(call)
         wall_time, started = time.time(), time.monotonic()
 
-        def note(outcome: Outcome, result: object) -> None:
-            duration = time.monotonic() - started
-            where = call.session, call.cell, call.context
-            self._note(
-                JournalEntry(
-                    call.name, arguments, outcome, _shown(result), *where, wall_time, duration
-                )
-            )
-
+        result: Any = _NOTHING
         try:
             result = await proceed()
-        except BaseException as error:
-            cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
-            note("cancelled" if cancelled else "raised", error)
-            raise
-        note("returned", result)
+        finally:  # and no handler: whatever it is goes on to the cell
+            error = sys.exc_info()[1] if result is _NOTHING else None
+            outcome: Outcome = "returned"
+            if error is not None:
+                cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
+                outcome = "cancelled" if cancelled else "raised"
+            shown = _shown(result if error is None else error)
+            where = call.session, call.cell, call.context
+            duration = time.monotonic() - started
+            self._note(
+                JournalEntry(call.name, arguments, outcome, shown, *where, wall_time, duration)
+            )
         return result
 
     def _note(self, entry: JournalEntry) -> None:
         self._entries.append(entry)
         if self._on_entry is not None:
             self._on_entry(entry)
+
+
+_NOTHING = object()
 
 
 class _ShortRepr(reprlib.Repr):

@@ -7,6 +7,7 @@ import functools
 import sys
 
 import pytest
+
 from support import make_runner
 
 _FLAVOURS = [

@@ -1,5 +1,7 @@
 """Bad input: each gives a named, readable error or a documented outcome, and the session goes on."""
 
+# ruff: noqa: E501 (a cell in one string reads better than one that is wrapped)
+
 from __future__ import annotations
 
 import asyncio
@@ -7,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import run_in_child
 
 from isthmus import (
     CellAborted,
@@ -18,6 +19,7 @@ from isthmus import (
     MemoryTransport,
     Session,
 )
+from support import run_in_child
 
 requirement = pytest.mark.requirement
 
@@ -64,9 +66,13 @@ BAD_SOURCE = {
 
 @requirement("bad-syntax")
 @pytest.mark.parametrize("what", BAD_SOURCE)
-async def test_source_that_does_not_compile_is_a_syntax_error(survivor: Survivor, what: str) -> None:
+async def test_source_that_does_not_compile_is_a_syntax_error(
+    survivor: Survivor, what: str
+) -> None:
     code, message = BAD_SOURCE[what]
-    result = await survivor("before.append('ran')\nbefore.pop()\n" + code if "future" not in what else code)
+    result = await survivor(
+        "before.append('ran')\nbefore.pop()\n" + code if "future" not in what else code
+    )
     assert isinstance(result.error, SyntaxError)
     assert result.status == "error"
     assert message in str(result.error).lower()
@@ -86,7 +92,9 @@ async def test_a_cell_that_does_not_compile_has_its_events(
 
 
 @requirement("bad-empty")
-@pytest.mark.parametrize("code", ["", "   ", "\n\n", "# only", "# a\n\n# b\n", "\f", "pass", "'doc'"])
+@pytest.mark.parametrize(
+    "code", ["", "   ", "\n\n", "# only", "# a\n\n# b\n", "\f", "pass", "'doc'"]
+)
 async def test_an_empty_cell_is_fine(survivor: Survivor, code: str) -> None:
     result = await survivor(code)
     assert result.error is None
@@ -96,7 +104,9 @@ async def test_an_empty_cell_is_fine(survivor: Survivor, code: str) -> None:
 
 @requirement("bad-empty")
 @pytest.mark.parametrize("code", [b"x = 1", None, 5])
-async def test_something_that_is_no_text_is_refused(session: Session, context: str, code: Any) -> None:
+async def test_something_that_is_no_text_is_refused(
+    session: Session, context: str, code: Any
+) -> None:
     with pytest.raises(TypeError, match="must be a str"):
         await session.run(code, context=context)
     assert await session.execute("1", context=context) == 1
@@ -114,7 +124,12 @@ async def test_ten_megabytes_of_source_run(survivor: Survivor, flavour: str) -> 
 @requirement("bad-deep")
 @pytest.mark.parametrize(
     "code",
-    ["(" * 50_000 + ")" * 50_000, "-" * 100_000 + "1", "x" + ".y" * 100_000, "+".join(["1"] * 50_000)],
+    [
+        "(" * 50_000 + ")" * 50_000,
+        "-" * 100_000 + "1",
+        "x" + ".y" * 100_000,
+        "+".join(["1"] * 50_000),
+    ],
     ids=["brackets", "signs", "attributes", "sum"],
 )
 async def test_a_deeply_nested_expression_is_an_error_or_works(
@@ -154,8 +169,9 @@ async def test_module_names_that_a_cell_deletes_are_put_back(
 ) -> None:
     result = await survivor(code)
     assert result.error is None
-    assert await session.execute("len([1])\nrun_sync\nclass C: pass\nC.__module__", context=context) == (
-        session.namespace["__name__"]
+    assert (
+        await session.execute("len([1])\nrun_sync\nclass C: pass\nC.__module__", context=context)
+        == (session.namespace["__name__"])
     )
 
 
@@ -187,9 +203,16 @@ async def test_shadowing_the_hidden_names_and_builtins_harms_nobody(
 ) -> None:
     code = "print = len = getattr = isinstance = Exception = BaseException = None\nrun_sync = None\nrange = 3"
     assert (await survivor(code)).error is None
-    assert await session.execute("import asyncio\nasync with asyncio.timeout(5): x = await asyncio.sleep(0, 4)\nx",
-                                 context=context) == 4
-    await session.execute("del print, len, getattr, isinstance, Exception, BaseException, run_sync, range")
+    assert (
+        await session.execute(
+            "import asyncio\nasync with asyncio.timeout(5): x = await asyncio.sleep(0, 4)\nx",
+            context=context,
+        )
+        == 4
+    )
+    await session.execute(
+        "del print, len, getattr, isinstance, Exception, BaseException, run_sync, range"
+    )
     assert await session.execute("len([1])", context=context) == 1
 
 
@@ -211,7 +234,11 @@ ABORTS = {
         CellAborted,
     ),
     "GeneratorExit": ("raise GeneratorExit", GeneratorExit, CellAborted),
-    "GeneratorExit after an await": ("await asyncio.sleep(0)\nraise GeneratorExit", GeneratorExit, CellAborted),
+    "GeneratorExit after an await": (
+        "await asyncio.sleep(0)\nraise GeneratorExit",
+        GeneratorExit,
+        CellAborted,
+    ),
     "GeneratorExit in a coroutine": (
         "async def f():\n    await asyncio.sleep(0)\n    raise GeneratorExit\nawait f()",
         GeneratorExit,
@@ -223,7 +250,11 @@ ABORTS = {
         asyncio.CancelledError,
         CellCancelled,
     ),
-    "a BaseException": ("class Own(BaseException): pass\nraise Own('x')", BaseException, CellAborted),
+    "a BaseException": (
+        "class Own(BaseException): pass\nraise Own('x')",
+        BaseException,
+        CellAborted,
+    ),
     "a base group": (
         "raise BaseExceptionGroup('g', [KeyboardInterrupt()])",
         BaseExceptionGroup,
@@ -278,7 +309,9 @@ async def test_recursion_without_end_is_a_recursion_error(survivor: Survivor, co
 
 
 @requirement("bad-repr")
-@pytest.mark.parametrize("error", ["ValueError('no')", "KeyboardInterrupt()", "SystemExit(1)", "RecursionError()"])
+@pytest.mark.parametrize(
+    "error", ["ValueError('no')", "KeyboardInterrupt()", "SystemExit(1)", "RecursionError()"]
+)
 async def test_a_value_whose_repr_raises_is_a_value(
     make_session: Callable[..., Session], transport: MemoryTransport, context: str, error: str
 ) -> None:
@@ -339,7 +372,9 @@ async def test_values_with_wicked_methods_are_values(
 async def test_a_destructor_that_raises_does_not_change_the_outcome(
     session: Session, context: str
 ) -> None:
-    await session.execute("class Bad:\n    def __del__(self): session.snapshot(); log.append(1)\nlog = []")
+    await session.execute(
+        "class Bad:\n    def __del__(self): session.snapshot(); log.append(1)\nlog = []"
+    )
     session.update_namespace({"session": session})
     result = await session.run("b = Bad()\nb = None\n'value'", context=context)
     assert (result.status, result.value) == ("ok", "value")

@@ -1,5 +1,7 @@
 """Coroutines that cells leave behind: adopted, awaited, reported, cleaned up."""
 
+# ruff: noqa: E501 (a cell in one string reads better than one that is wrapped)
+
 from __future__ import annotations
 
 import asyncio
@@ -11,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import LoopThread, eventually
 
 from isthmus import (
     AsyncExecutor,
@@ -23,6 +24,7 @@ from isthmus import (
     NamespaceSynchronizer,
     Session,
 )
+from support import LoopThread, eventually
 
 requirement = pytest.mark.requirement
 
@@ -329,7 +331,9 @@ async def test_set_event_loop_from_another_thread_adopts_soon(
 
 
 @requirement("bad-closed-loop")
-async def test_a_closed_loop_is_refused_and_the_binding_stays(session: Session, context: str) -> None:
+async def test_a_closed_loop_is_refused_and_the_binding_stays(
+    session: Session, context: str
+) -> None:
     await session.execute("x = 1", context=context)
     closed = asyncio.new_event_loop()
     closed.close()
@@ -375,7 +379,9 @@ async def test_a_name_that_was_rebound_meanwhile_keeps_its_new_value(
 ) -> None:
     await session.execute(SLOW)
     await session.execute("a = slow()", context=context)
-    await session.execute("a = 'mine'; go.set()", context=context if context != "thread" else "sync")
+    await session.execute(
+        "a = 'mine'; go.set()", context=context if context != "thread" else "sync"
+    )
     settled = await session.await_pending_coroutines()
     assert dict(settled) == {"a": "done"}
     assert session.namespace["a"] == "mine"
@@ -440,7 +446,9 @@ async def test_a_cell_may_settle_its_own_session(session: Session, context: str)
     session.update_namespace({"session": session})
     await session.execute(SLOW + "go.set()")
     await session.execute("a = slow()", context=context)
-    assert await session.execute("await session.await_pending_coroutines()", context=context) == {"a": "done"}
+    assert await session.execute("await session.await_pending_coroutines()", context=context) == {
+        "a": "done"
+    }
 
 
 @requirement("5.3-settle")
@@ -454,7 +462,9 @@ async def test_settling_from_another_loop(session: Session, context: str) -> Non
 @requirement("5.3-own-tasks")
 async def test_tasks_of_create_task_are_never_replaced(session: Session, context: str) -> None:
     await session.execute(SLOW + "go.set()")
-    await session.execute("await asyncio.sleep(0)\nt = asyncio.create_task(slow())", context=context)
+    await session.execute(
+        "await asyncio.sleep(0)\nt = asyncio.create_task(slow())", context=context
+    )
     task = session.namespace["t"]
     await task
     await session.execute("t2 = t\nx = 1", context=context)

@@ -1,5 +1,7 @@
 """One mapping, a real module, a prelude below it, and the values of cells."""
 
+# ruff: noqa: E501 (a cell in one string reads better than one that is wrapped)
+
 from __future__ import annotations
 
 import ast
@@ -13,9 +15,9 @@ import typing
 from collections.abc import Callable
 
 import pytest
-from support import CONTEXTS, Sequencer, cell
 
 from isthmus import ReservedNameError, Session
+from support import CONTEXTS, Sequencer, cell
 
 requirement = pytest.mark.requirement
 
@@ -88,7 +90,9 @@ async def test_a_write_is_visible_to_another_context_in_the_middle_of_a_cell(
 async def test_a_function_keeps_its_globals_over_contexts(
     session: Session, first: str, second: str
 ) -> None:
-    await session.execute("def count():\n    global n\n    n += 1\n    return n\nn = 0", context=first)
+    await session.execute(
+        "def count():\n    global n\n    n += 1\n    return n\nn = 0", context=first
+    )
     assert await session.execute("count(), count()", context=second) == (1, 2)
     assert session.namespace["n"] == 2
 
@@ -157,7 +161,8 @@ async def test_dataclasses_and_type_hints_resolve_names_of_the_namespace(
     names = session.namespace
     assert [it.name for it in dataclasses.fields(names["Node"])] == ["parent"]
     hints = typing.get_type_hints(names["visit"])
-    assert hints == {"node": names["Node"], "deep": names["Later"], "return": list[names["Node"]]}
+    assert (hints["node"], hints["deep"]) == (names["Node"], names["Later"])
+    assert hints["return"].__args__ == (names["Node"],)
     assert await session.execute("typing.get_type_hints(Node)['parent']", context=second)
 
 
@@ -513,7 +518,10 @@ LANGUAGE = {
     "await in an expression": ("1 + (await asyncio.sleep(0, 5)) * 2", 11),
     "await in a call": ("max(await asyncio.sleep(0, 1), await asyncio.sleep(0, 2))", 2),
     "await in an f-string": ("f'{await asyncio.sleep(0, 5):>3}'", "  5"),
-    "await in a comparison": ("(await asyncio.sleep(0, 1)) < 2 < (await asyncio.sleep(0, 3))", True),
+    "await in a comparison": (
+        "(await asyncio.sleep(0, 1)) < 2 < (await asyncio.sleep(0, 3))",
+        True,
+    ),
     "await in a branch": ("x = 0\nif await asyncio.sleep(0, True):\n    x = 1\nx", 1),
     "await in a loop": (
         "t = 0\nwhile t < 3:\n    t += await asyncio.sleep(0, 1)\nelse:\n    t += 10\nt",
@@ -535,14 +543,20 @@ LANGUAGE = {
         "async for i in ticks(10):\n    if i == 2: break\ni",
         2,
     ),
-    "async with": ("async with Gate('a') as g:\n    seen = g\n(seen, log)", ("a", ["in a", "out a"])),
+    "async with": (
+        "async with Gate('a') as g:\n    seen = g\n(seen, log)",
+        ("a", ["in a", "out a"]),
+    ),
     "two async with": (
         "log.clear()\nasync with Gate('a') as a, Gate('b') as b:\n    log.append(a + b)\nlist(log)",
         ["in a", "in b", "ab", "out b", "out a"],
     ),
     "async list comprehension": ("[i async for i in ticks(3)]", [0, 1, 2]),
     "async set comprehension": ("{i async for i in ticks(3) if i}", {1, 2}),
-    "async dict comprehension": ("{i: await asyncio.sleep(0, -i) async for i in ticks(2)}", {0: 0, 1: -1}),
+    "async dict comprehension": (
+        "{i: await asyncio.sleep(0, -i) async for i in ticks(2)}",
+        {0: 0, 1: -1},
+    ),
     "await in a comprehension": ("[await asyncio.sleep(0, i) for i in range(3)]", [0, 1, 2]),
     "nested comprehension": ("[[j async for j in ticks(i)] for i in range(3)]", [[], [0], [0, 1]]),
     "match": ("match await asyncio.sleep(0, [1, 2]):\n    case [a, b]: r = a + b\nr", 3),
@@ -622,7 +636,9 @@ async def test_nested_async_functions_stay_what_they_are(session: Session, conte
 async def test_async_functions_are_called_from_every_context(
     session: Session, first: str, second: str
 ) -> None:
-    await session.execute("async def double(x):\n    await asyncio.sleep(0)\n    return 2 * x", context=first)
+    await session.execute(
+        "async def double(x):\n    await asyncio.sleep(0)\n    return 2 * x", context=first
+    )
     assert await session.execute("await double(4)", context=second) == 8
     assert await session.execute("run_sync(double(5))", context=second) == 10
     assert session.manager.async_functions == {"double": session.namespace["double"]}

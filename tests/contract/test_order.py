@@ -1,5 +1,7 @@
 """Whose turn it is: ordered, concurrent and nested cells, other loops, deadlines."""
 
+# ruff: noqa: E501 (a cell in one string reads better than one that is wrapped)
+
 from __future__ import annotations
 
 import asyncio
@@ -9,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import CONTEXTS, LoopThread, Sequencer, eventually
 
 from isthmus import (
     AsyncExecutor,
@@ -19,6 +20,7 @@ from isthmus import (
     Session,
     SessionClosedError,
 )
+from support import CONTEXTS, LoopThread, Sequencer, eventually
 
 requirement = pytest.mark.requirement
 
@@ -37,7 +39,10 @@ async def test_cells_run_first_come_first_served_over_all_contexts(session: Sess
         for number, context in enumerate(contexts)
     ]
     await asyncio.gather(
-        *[session.execute(code, context=context) for code, context in zip(codes, contexts, strict=True)]
+        *[
+            session.execute(code, context=context)
+            for code, context in zip(codes, contexts, strict=True)
+        ]
     )
     expected = [(way, number) for number in range(60) for way in ("in", "out")]
     assert session.namespace["log"] == expected
@@ -89,7 +94,9 @@ async def test_a_failed_cell_does_not_stop_those_behind_it(
 
 
 @requirement("3.4-order")
-async def test_the_loop_goes_round_while_a_row_of_cells_runs(session: Session, context: str) -> None:
+async def test_the_loop_goes_round_while_a_row_of_cells_runs(
+    session: Session, context: str
+) -> None:
     rounds, going = 0, True
 
     async def beat() -> None:
@@ -117,8 +124,13 @@ async def test_a_concurrent_cell_overtakes_one_that_waits(
     waiting = asyncio.ensure_future(session.run("await go.wait()\n'waited'", context=first))
     for _ in range(3):
         await asyncio.sleep(0)
-    await session.execute("await asyncio.sleep(0)\ngo.set()" if second != "thread" else
-                          "async def f(): go.set()\nawait f()", context=second, concurrent=True)
+    await session.execute(
+        "await asyncio.sleep(0)\ngo.set()"
+        if second != "thread"
+        else "async def f(): go.set()\nawait f()",
+        context=second,
+        concurrent=True,
+    )
     assert (await waiting).value == "waited"
 
 
@@ -128,7 +140,9 @@ async def test_many_concurrent_cells_wait_for_each_other(session: Session) -> No
     async with asyncio.timeout(5):
         results = await asyncio.gather(
             *[
-                session.execute("await meet.wait()\n'met'", context=CONTEXTS[n % 3], concurrent=True)
+                session.execute(
+                    "await meet.wait()\n'met'", context=CONTEXTS[n % 3], concurrent=True
+                )
                 for n in range(9)
             ]
         )
@@ -264,7 +278,9 @@ async def test_two_tasks_of_a_cell_run_nested_cells_at_once(
     session: Session, first: str, second: str
 ) -> None:
     if second == "thread":
-        pytest.skip("nested thread cells share their caller's thread, where one waits below another")
+        pytest.skip(
+            "nested thread cells share their caller's thread, where one waits below another"
+        )
     session.update_namespace({"session": session})
     code = (
         "meet = asyncio.Barrier(2)\n"
@@ -326,13 +342,14 @@ async def test_a_cell_is_run_from_another_loop_in_another_thread(
 @requirement("3-other-loop")
 async def test_an_error_crosses_to_the_other_loop(session: Session, context: str) -> None:
     await session.execute("x = 1")
-    with LoopThread() as other:
-        with pytest.raises(ZeroDivisionError):
-            await other.wait(session.execute("1 / 0", context=context))
+    with LoopThread() as other, pytest.raises(ZeroDivisionError):
+        await other.wait(session.execute("1 / 0", context=context))
 
 
 @requirement("3-other-loop")
-async def test_cancelling_on_the_other_loop_cancels_the_cell(session: Session, context: str) -> None:
+async def test_cancelling_on_the_other_loop_cancels_the_cell(
+    session: Session, context: str
+) -> None:
     await session.execute("x = 1")
     code = "try:\n    started = 1\n    await asyncio.sleep(30)\nfinally:\n    cleaned = 1"
     with LoopThread() as other:
@@ -419,7 +436,9 @@ async def test_a_session_has_a_timeout_of_its_own(
 ) -> None:
     session = make_session(timeout=0.02)
     assert (await session.run("await asyncio.sleep(30)", context=context)).status == "timeout"
-    assert (await session.run("await asyncio.sleep(0.03, 1)", context=context, timeout=5)).value == 1
+    assert (
+        await session.run("await asyncio.sleep(0.03, 1)", context=context, timeout=5)
+    ).value == 1
 
 
 @requirement("6.2-timeout")
@@ -542,4 +561,4 @@ async def test_a_session_dropped_without_close_warns_and_is_collected(context: s
     with pytest.warns(ResourceWarning, match="unclosed session 'dropped'"):
         del session
         gc.collect()
-    await eventually(lambda: gc.collect() and False or seen() is None)
+    await eventually(lambda: (gc.collect() and False) or seen() is None)

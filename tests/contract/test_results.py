@@ -1,5 +1,7 @@
 """Results and events: what a host learns of a cell."""
 
+# ruff: noqa: E501 (a cell in one string reads better than one that is wrapped)
+
 from __future__ import annotations
 
 import asyncio
@@ -11,7 +13,6 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from support import CONTEXTS, eventually
 
 from isthmus import (
     AsyncExecutor,
@@ -26,6 +27,7 @@ from isthmus import (
     Output,
     Session,
 )
+from support import CONTEXTS, eventually
 
 requirement = pytest.mark.requirement
 
@@ -58,7 +60,11 @@ async def test_a_result_has_every_field(session: Session, context: str) -> None:
 
 @requirement("results")
 async def test_cells_are_numbered_from_one_over_contexts(session: Session) -> None:
-    found = [(await session.run(code, context=context)).cell for code in ("1", "1 +") for context in CONTEXTS]
+    found = [
+        (await session.run(code, context=context)).cell
+        for code in ("1", "1 +")
+        for context in CONTEXTS
+    ]
     assert found == [1, 2, 3, 4, 5, 6]
 
 
@@ -132,7 +138,9 @@ async def test_a_result_is_held_by_nobody_else(session: Session, context: str) -
 async def test_a_traceback_shows_the_cells_lines_and_none_of_ours(
     session: Session, first: str, second: str
 ) -> None:
-    await session.execute("async def deep(x):\n    await asyncio.sleep(0)\n    return 1 / x\n", context=first)
+    await session.execute(
+        "async def deep(x):\n    await asyncio.sleep(0)\n    return 1 / x\n", context=first
+    )
     code = "def middle():\n    return run_sync(deep(0))\nx = [middle() for _ in range(1)]"
     result = await session.run(code, context=second)
     assert result.error is not None
@@ -217,9 +225,15 @@ async def test_late_output_of_a_task_is_its_cells(
     make_session: Callable[..., Session], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
-    await session.execute("go = asyncio.Event()\nasync def late():\n    await go.wait()\n    print('late')")
-    result = await session.run("t = asyncio.ensure_future(late())" if context != "thread" else
-                               "await asyncio.sleep(0)\nt = asyncio.ensure_future(late())", context=context)
+    await session.execute(
+        "go = asyncio.Event()\nasync def late():\n    await go.wait()\n    print('late')"
+    )
+    result = await session.run(
+        "t = asyncio.ensure_future(late())"
+        if context != "thread"
+        else "await asyncio.sleep(0)\nt = asyncio.ensure_future(late())",
+        context=context,
+    )
     session.namespace["go"].set()
     await session.namespace["t"]
     (output,) = transport.of_type(Output)
@@ -285,7 +299,11 @@ async def test_events_come_in_order(
     assert (finished.status, finished.value, finished.error) == ("ok", "3", None)
     failed = transport.events[-1]
     assert isinstance(failed, CellFinished)
-    assert (failed.status, failed.error, failed.message) == ("error", "ZeroDivisionError", "division by zero")
+    assert (failed.status, failed.error, failed.message) == (
+        "error",
+        "ZeroDivisionError",
+        "division by zero",
+    )
     assert "1 / 0" in (failed.traceback or "")
     assert "/isthmus/" not in (failed.traceback or "")
 
@@ -295,7 +313,9 @@ async def test_a_finished_event_agrees_with_the_result(
     make_session: Callable[..., Session], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
-    result = await session.run("async def f(): ...\nc = f()\nold = 1\ndel old\n[1]", context=context)
+    result = await session.run(
+        "async def f(): ...\nc = f()\nold = 1\ndel old\n[1]", context=context
+    )
     (finished,) = transport.of_type(CellFinished)
     for name in ("bound", "deleted", "exact", "adopted", "duration", "stopped", "cell", "status"):
         assert getattr(finished, name) == getattr(result, name), name
@@ -330,7 +350,11 @@ async def test_cells_of_concurrent_contexts_keep_their_own_order(
     session = make_session(transport=transport)
     await asyncio.gather(
         *[
-            session.run("print(1)\nawait asyncio.sleep(0)\nprint(2)", context=CONTEXTS[n % 3], concurrent=True)
+            session.run(
+                "print(1)\nawait asyncio.sleep(0)\nprint(2)",
+                context=CONTEXTS[n % 3],
+                concurrent=True,
+            )
             for n in range(12)
         ]
     )
@@ -421,6 +445,7 @@ async def test_the_debug_log_and_the_event_say_who_updated_which_names(
     with caplog.at_level(logging.DEBUG, logger="isthmus"):
         session.manager.update_namespace({"first_name": 1}, source_context="the planner")
     assert [it.source_context for it in transport.of_type(NamespaceUpdated)] == ["the planner"]
-    assert any("the planner" in it.getMessage() and "first_name" in it.getMessage() for it in caplog.records)
-
-
+    assert any(
+        "the planner" in it.getMessage() and "first_name" in it.getMessage()
+        for it in caplog.records
+    )

@@ -40,7 +40,9 @@ assert results['task'] == 'done'
 '''
 
 HEAD = BLOCK[: BLOCK.index("await executor")]
-NUMBERS = BLOCK[BLOCK.index('await executor.execute("x') : BLOCK.index('await executor.execute("""')]
+NUMBERS = BLOCK[
+    BLOCK.index('await executor.execute("x') : BLOCK.index('await executor.execute("""')
+]
 FUNCTIONS = BLOCK[BLOCK.index('await executor.execute("""\nasync def f') :]
 COROUTINES = BLOCK[BLOCK.index('await executor.execute("""\nasync def s') :]
 FUNCTIONS = FUNCTIONS[: -len(COROUTINES)]

@@ -104,7 +104,7 @@ def world(fuse: Fuse) -> dict[str, Any]:
             return boom(other)
 
         def __await__(self) -> Any:
-            raise boom(TypeError("a duck"))
+            raise TypeError("a duck")
 
     class Manager:
         def __init__(self, value: Any, swallow: bool = False) -> None:

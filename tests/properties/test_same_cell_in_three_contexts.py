@@ -2,8 +2,8 @@
 
 Known differences, which no generated cell shows:
 
-- A ``StopIteration`` that ``__anext__`` raises while it is called, before it has returned an
-  awaitable: no generated async iterator does so.
+- A ``StopIteration`` raised while ``__anext__`` or ``__await__`` is called, before there is anything
+  to await: nothing that generated cells await does so.
 - The ``__context__`` of an error that comes from another task: what was handled there, or here.
 - When the loop closes an async generator that was left suspended, what that does is not part of
   the cell: generated ones do not yield where closing them could be seen.
@@ -38,6 +38,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
     with asyncio.Runner() as made:
+        made.get_loop()  # now, before anybody counts descriptors
         yield made
 
 

@@ -1,7 +1,8 @@
 """Cells of all contexts and host threads on one namespace, at a switch interval of 1 µs.
 
 Run by `test_threads.py` in a process of its own: `python threads_child.py SEED [--without-lock]`.
-Exits with 1 and says what it saw when an operation is lost or a pair is torn.
+Exits with 1 and says what it saw when an operation is lost or a pair is torn. Without the lock the
+host threads go on until they have seen that, or until the deadline.
 
 An operation is one bind or one increment by a cell, one `update_namespace` or one `snapshot`. Each
 actor counts its own, in names that nobody else writes; at the end the namespace must have it all.
@@ -15,6 +16,7 @@ import itertools
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 from types import TracebackType
 from typing import Any, Literal
@@ -36,6 +38,9 @@ CELLS: dict[str, tuple[Literal["async", "thread", "sync"], bool, int]] = {
 UPDATES, SNAPSHOTS, HOST_THREADS = 20_000, 12_000, 2
 """Of each host thread of a kind."""
 
+BETWEEN = 12
+"""Names that are written between the two of a pair."""
+
 INCREMENTS = 25
 """In a cell that increments."""
 
@@ -53,9 +58,10 @@ class NoLock:
 class Stress:
     """The actors, and what each has done."""
 
-    def __init__(self, session: Session, seed: int) -> None:
+    def __init__(self, session: Session, seed: int, *, until_wrong: bool) -> None:
         self.session = session
         self.seed = seed
+        self.until_wrong = until_wrong
         self.done: Counter[str] = Counter()  # each key has one writer
         self.wanted: dict[str, Any] = {}  # a dict of one writer per key as well
         self.wrong: list[str] = []
@@ -90,23 +96,30 @@ class Stress:
             if not total:
                 self.wanted[name] = number
 
+    def rounds(self, count: int) -> Iterator[int]:
+        """From 1: so many, or until something is wrong."""
+        for number in itertools.count(1):
+            if self.wrong or (number > count and not self.until_wrong):
+                return
+            yield number
+
     def update(self, number: int) -> None:
         left, right = f"left_{number}", f"right_{number}"
-        for value in range(1, UPDATES + 1):
+        between = [f"between_{number}_{n}" for n in range(BETWEEN)]
+        for value in self.rounds(UPDATES):
             shared = next(self.shared)
-            pairs = {left: value, "left": shared, right: value, "right": shared}
+            inner = dict.fromkeys(between, value)
+            pairs = {left: value, "left": shared, **inner, right: value, "right": shared}
             self.session.update_namespace(pairs)
             self.done[f"update {number}"] += 1
-            if self.wrong:
-                return
-        self.wanted[left] = self.wanted[right] = UPDATES
+            self.wanted[left] = self.wanted[right] = value
 
     def look(self, number: int) -> None:
         """Take snapshots: pairs are equal, and what only grows has not shrunk."""
         pairs = [(f"left_{n}", f"right_{n}") for n in range(HOST_THREADS)]
         growing = [name for pair in pairs for name in pair] + [f"{name}_count" for name in CELLS]
         before = dict.fromkeys(growing, 0)
-        for _ in range(SNAPSHOTS):
+        for _ in self.rounds(SNAPSHOTS):
             seen = self.session.snapshot()
             for left, right in [*pairs, ("left", "right")]:
                 if seen.get(left) != seen.get(right):
@@ -116,8 +129,6 @@ class Stress:
                     self.report(f"lost: {name} went from {before[name]} to {seen.get(name)}")
                 before[name] = seen.get(name, 0)
             self.done[f"snapshot {number}"] += 1
-            if self.wrong:
-                return
 
     # -- all at once ---------------------------------------------------------------------------
 
@@ -150,7 +161,7 @@ async def main(seed: int, without_lock: bool) -> int:
     async with Session("stress") as session:
         if without_lock:
             session.manager._lock = NoLock()  # type: ignore[assignment]
-        stress = Stress(session, seed)
+        stress = Stress(session, seed, until_wrong=without_lock)
         await stress.run()
     total = stress.done.total()
     print(f"seed {seed}: {total} operations: {dict(stress.done)}")

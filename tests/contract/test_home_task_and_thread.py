@@ -1,5 +1,7 @@
 """The home task and the home thread: what lives on from one cell to the next, and cancellation."""
 
+# ruff: noqa: E501 (a cell in one string reads better than one that is wrapped)
+
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +12,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from support import CONTEXTS, eventually, make_runner
 
 from isthmus import (
     AsyncExecutor,
@@ -19,6 +20,7 @@ from isthmus import (
     Session,
     SessionClosedError,
 )
+from support import CONTEXTS, eventually, make_runner, wait_until
 
 requirement = pytest.mark.requirement
 
@@ -60,7 +62,10 @@ async def test_variables_of_the_host_are_seen_and_cells_do_not_change_them(
     var.set("host")
     session = make_session()
     session.update_namespace({"var": var})
-    assert await session.execute("seen = var.get()\n_t = var.set('cell')\nseen", context=context) == "host"
+    assert (
+        await session.execute("seen = var.get()\n_t = var.set('cell')\nseen", context=context)
+        == "host"
+    )
     assert await session.execute("var.get()", context=context) == "cell"
     assert var.get() == "host"
 
@@ -68,20 +73,33 @@ async def test_variables_of_the_host_are_seen_and_cells_do_not_change_them(
 @requirement("3.2-context-variables")
 async def test_a_token_resets_a_variable_within_its_context(session: Session, context: str) -> None:
     await session.execute("import contextvars; var = contextvars.ContextVar('var', default=0)")
-    assert await session.execute(
-        "t = var.set(1)\nawait asyncio.sleep(0)\nvar.reset(t)\nvar.get()", context=context
-    ) == 0
+    assert (
+        await session.execute(
+            "t = var.set(1)\nawait asyncio.sleep(0)\nvar.reset(t)\nvar.get()", context=context
+        )
+        == 0
+    )
     await session.execute("t = var.set(2)", context=context)
-    assert await session.execute("await asyncio.sleep(0)\nvar.reset(t)\nvar.get()", context=context) == 0
+    assert (
+        await session.execute("await asyncio.sleep(0)\nvar.reset(t)\nvar.get()", context=context)
+        == 0
+    )
     assert await session.execute("var.get()", context="async") == 0
 
 
 @requirement("3.4-concurrent")
-async def test_a_concurrent_cell_has_a_copy_of_the_variables(session: Session, context: str) -> None:
-    await session.execute("import contextvars; var = contextvars.ContextVar('var'); _t = var.set(1)")
-    assert await session.execute(
-        "seen = var.get(); _t = var.set(2); seen", context=context, concurrent=True
-    ) == 1
+async def test_a_concurrent_cell_has_a_copy_of_the_variables(
+    session: Session, context: str
+) -> None:
+    await session.execute(
+        "import contextvars; var = contextvars.ContextVar('var'); _t = var.set(1)"
+    )
+    assert (
+        await session.execute(
+            "seen = var.get(); _t = var.set(2); seen", context=context, concurrent=True
+        )
+        == 1
+    )
     assert await session.execute("var.get()", context=context) == 1
 
 
@@ -92,9 +110,13 @@ async def test_a_concurrent_cell_has_a_copy_of_the_variables(session: Session, c
 async def test_a_task_group_is_entered_in_one_cell_and_left_in_another(
     session: Session, first: str, second: str
 ) -> None:
-    await session.execute("done = []\nasync def work(n):\n    await asyncio.sleep(0)\n    done.append(n)")
+    await session.execute(
+        "done = []\nasync def work(n):\n    await asyncio.sleep(0)\n    done.append(n)"
+    )
     await session.execute("group = asyncio.TaskGroup()\nawait group.__aenter__()", context=first)
-    await session.execute("_t = await asyncio.sleep(0)\nt1 = group.create_task(work(1))", context=first)
+    await session.execute(
+        "_t = await asyncio.sleep(0)\nt1 = group.create_task(work(1))", context=first
+    )
     await session.execute("await asyncio.sleep(0)\nt2 = group.create_task(work(2))", context=second)
     await session.execute("await group.__aexit__(None, None, None)", context=second)
     assert session.namespace["done"] == [1, 2]
@@ -107,7 +129,9 @@ async def test_a_timeout_entered_in_one_cell_expires_in_another(
     await session.execute("scope = asyncio.timeout(0.02)\nawait scope.__aenter__()", context=first)
     result = await session.run("await asyncio.sleep(30)", context=second)
     assert isinstance(result.error, asyncio.CancelledError)
-    code = "import sys\nawait scope.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)"
+    code = (
+        "import sys\nawait scope.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)"
+    )
     result = await session.run(code, context=second)
     assert isinstance(result.error, TimeoutError), result
     assert (await session.run("await asyncio.sleep(0, 'on')", context=first)).value == "on"
@@ -119,7 +143,9 @@ async def test_a_timeout_left_in_time_leaves_no_trace(
     session: Session, first: str, second: str
 ) -> None:
     await session.execute("scope = asyncio.timeout(30)\nawait scope.__aenter__()", context=first)
-    await session.execute("await asyncio.sleep(0)\nawait scope.__aexit__(None, None, None)", context=second)
+    await session.execute(
+        "await asyncio.sleep(0)\nawait scope.__aexit__(None, None, None)", context=second
+    )
     assert not session.namespace["scope"].expired()
 
 
@@ -190,13 +216,14 @@ async def test_a_group_whose_task_fails_between_cells_cancels_the_next_await(
     await session.execute(
         "group = asyncio.TaskGroup()\nawait group.__aenter__()\n"
         "async def fail():\n    raise ValueError('in the group')\n"
-        "t = group.create_task(fail())" if first == "async" else
-        "group = asyncio.TaskGroup()\nawait group.__aenter__()\n"
+        "t = group.create_task(fail())"
+        if first == "async"
+        else "group = asyncio.TaskGroup()\nawait group.__aenter__()\n"
         "async def fail():\n    raise ValueError('in the group')\n"
         "async def begin(): return group.create_task(fail())\nt = await begin()",
         context=first,
     )
-    await eventually(lambda: session.namespace["t"].done())
+    await eventually(session.namespace["t"].done)
     result = await session.run("reached = 1\nawait asyncio.sleep(30)\nreached = 2", context=second)
     assert isinstance(result.error, asyncio.CancelledError)
     assert session.namespace["reached"] == 1
@@ -228,7 +255,8 @@ async def test_interrupting_a_cell_cancels_what_it_does_and_not_the_task(
 ) -> None:
     cell = asyncio.ensure_future(
         session.run(
-            "task = asyncio.current_task()\nstarted = True\nawait asyncio.sleep(30)" if context != "thread"
+            "task = asyncio.current_task()\nstarted = True\nawait asyncio.sleep(30)"
+            if context != "thread"
             else "started = True\nawait asyncio.sleep(30)",
             context=context,
         )
@@ -261,9 +289,7 @@ async def test_a_cell_may_swallow_its_cancellation_and_the_next_is_not_hit(
 async def test_cancelling_the_caller_cancels_the_cell_and_the_session_goes_on(
     session: Session, context: str
 ) -> None:
-    code = (
-        "try:\n    started = True\n    await asyncio.sleep(30)\nfinally:\n    cleaned = True"
-    )
+    code = "try:\n    started = True\n    await asyncio.sleep(30)\nfinally:\n    cleaned = True"
     caller = asyncio.ensure_future(session.run(code, context=context))
     await eventually(lambda: "started" in session.namespace)
     caller.cancel()
@@ -330,7 +356,6 @@ async def test_a_scopes_cancel_while_idle_stays_pending_without_spinning(
     await session.execute("scope = asyncio.timeout(None)\nawait scope.__aenter__()", context=first)
     loop = asyncio.get_running_loop()
     session.namespace["scope"].reschedule(loop.time())
-    await eventually(lambda: session.namespace["scope"].expired() or True)
     for _ in range(5):
         await asyncio.sleep(0.001)
     await _loop_sleeps_while(session)
@@ -378,15 +403,16 @@ def test_the_shutdown_of_the_loop_ends_the_session(flavour: str, context: str, b
     async def host() -> None:
         await session.execute("x = 1", context=context)
         if busy:
-            code = "try:\n    started = 1\n    await asyncio.sleep(30)\nfinally:\n    cleaned = True"
+            code = (
+                "try:\n    started = 1\n    await asyncio.sleep(30)\nfinally:\n    cleaned = True"
+            )
             host.cell = asyncio.ensure_future(session.run(code, context=context))  # type: ignore[attr-defined]
             await eventually(lambda: "started" in session.namespace)
 
     with make_runner(flavour) as runner:
         runner.run(host())
     assert session.namespace["x"] == 1
-    if busy:
-        assert session.namespace["cleaned"]
+    wait_until(lambda: not busy or "cleaned" in session.namespace)  # a thread ends by itself
     session.manager.close()
 
 
@@ -398,7 +424,7 @@ def test_a_session_that_a_shutdown_has_ended_says_so_in_the_next_loop(
     with make_runner(flavour) as runner:
         runner.run(session.execute("x = 1", context=first))
     with make_runner(flavour) as runner:
-        with pytest.raises(SessionClosedError, match="open a new one|make a new one"):
+        with pytest.raises(SessionClosedError, match=r"(open|make) a new one"):
             runner.run(session.run("x = 2", context=second))
         runner.run(session.close())
     assert session.namespace["x"] == 1
@@ -410,7 +436,9 @@ def test_a_namespace_that_has_run_nothing_can_change_its_loop(flavour: str, cont
     with make_runner(flavour) as runner:
         manager.set_event_loop(runner.get_loop())
     with make_runner(flavour) as runner:
-        result = runner.run(AsyncExecutor(manager).run("await asyncio.sleep(0, 1)", context=context))  # type: ignore[arg-type]
+        result = runner.run(
+            AsyncExecutor(manager).run("await asyncio.sleep(0, 1)", context=context)
+        )  # type: ignore[arg-type]
         assert result.value == 1
         manager.close()
         runner.run(asyncio.sleep(0))
@@ -432,7 +460,9 @@ async def test_thread_cells_run_in_one_thread_that_is_not_the_loops(session: Ses
 
 @requirement("3.3-home-thread")
 async def test_thread_locals_persist_over_thread_cells(session: Session) -> None:
-    await session.execute("import threading; local = threading.local(); local.x = 5", context="thread")
+    await session.execute(
+        "import threading; local = threading.local(); local.x = 5", context="thread"
+    )
     await session.execute("await asyncio.sleep(0)", context="async")
     assert await session.execute("local.x", context="thread") == 5
     assert await session.execute("hasattr(local, 'x')", context="async") is False
@@ -444,9 +474,13 @@ async def test_a_sqlite_connection_is_used_over_several_thread_cells(session: Se
         "import sqlite3\ndb = sqlite3.connect(':memory:')\ndb.execute('create table t (n)')",
         context="thread",
     )
-    await session.execute("with db: db.executemany('insert into t values (?)', [(1,), (2,)])", context="thread")
+    await session.execute(
+        "with db: db.executemany('insert into t values (?)', [(1,), (2,)])", context="thread"
+    )
     await session.execute("await asyncio.sleep(0)", context="thread")
-    assert await session.execute("db.execute('select sum(n) from t').fetchone()", context="thread") == (3,)
+    assert await session.execute(
+        "db.execute('select sum(n) from t').fetchone()", context="thread"
+    ) == (3,)
     result = await session.run("db.execute('select 1')", context="sync")
     assert type(result.error).__name__ == "ProgrammingError"
     await session.execute("_ = __ = ___ = None; db.close()", context="thread")
@@ -599,7 +633,9 @@ async def test_asyncio_idioms_mean_the_same_in_every_context(
 
 @requirement("3.3-awaits-in-home-task")
 async def test_what_a_thread_cell_awaits_runs_in_the_home_task(session: Session) -> None:
-    await session.execute("async def where():\n    await asyncio.sleep(0)\n    return asyncio.current_task()")
+    await session.execute(
+        "async def where():\n    await asyncio.sleep(0)\n    return asyncio.current_task()"
+    )
     home = await session.execute("asyncio.current_task()")
     assert await session.execute("await where()", context="thread") is home
     assert await session.execute("await where()", context="sync") is home
@@ -615,7 +651,9 @@ async def test_an_anyio_group_entered_by_a_thread_cell_is_left_by_an_async_one(
         "g = anyio.create_task_group()\nawait g.__aenter__()\ng.start_soon(f, 1)",
         context="thread",
     )
-    await session.execute("g.start_soon(f, 2)\nawait g.__aexit__(None, None, None)", context="async")
+    await session.execute(
+        "g.start_soon(f, 2)\nawait g.__aexit__(None, None, None)", context="async"
+    )
     assert session.namespace["r"] == [1, 2]
 
 
@@ -646,9 +684,7 @@ async def test_the_loop_goes_on_while_a_thread_cell_blocks(
 ) -> None:
     go, blocked = threading.Event(), threading.Event()
     session.update_namespace({"go": go, "blocked": blocked})
-    cell = asyncio.ensure_future(
-        session.run("blocked.set(); go.wait(5)", context="thread")
-    )
+    cell = asyncio.ensure_future(session.run("blocked.set(); go.wait(5)", context="thread"))
     await eventually(blocked.is_set)
     await asyncio.sleep(0.001)
     go.set()
