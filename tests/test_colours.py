@@ -61,7 +61,7 @@ SYNTAX, TYPE, GROUP = SyntaxError, TypeError, ExceptionGroup
 AWAITABLE, RESULT = "awaitable", "result"
 
 PLACES = [
-    # -- the top level: one colour throughout ---------------------------------------------------
+    # -- the top level: one colour throughout --------------------------------------------------
     Place("top level", "tool(20)", 21, 21),
     Place("top level, await", "await tool(20)", 21, TYPE),
     Place(
@@ -84,7 +84,7 @@ PLACES = [
         RESULT,
     ),
     Place("loop at the top level", "for i in (1, 2): last = tool(i)\nlast", 3, 3),
-    # -- functions ------------------------------------------------------------------------------
+    # -- functions -----------------------------------------------------------------------------
     Place("sync function", "def f(): return tool(20)\nf()", 21, 21),
     Place("sync function, await", "def f(): return tool(20)\nawait f()", TYPE, TYPE),
     Place("sync function, await within", "def f(): return await tool(20)\nf()", SYNTAX, SYNTAX),
@@ -131,7 +131,7 @@ PLACES = [
         TYPE,
     ),
     Place("default argument", "def f(x=tool(20)): return x\nf()", 21, 21),
-    # -- comprehensions and generator expressions -------------------------------------------------
+    # -- comprehensions and generator expressions ----------------------------------------------
     Place("comprehension", "[tool(i) for i in (1, 2)]", [2, 3], [2, 3]),
     Place("comprehension, await", "[await tool(i) for i in (1, 2)]", [2, 3], TYPE),
     Place(
@@ -209,7 +209,7 @@ PLACES = [
         [AWAITABLE],
         [RESULT],
     ),
-    # -- lambda, classes ------------------------------------------------------------------------------
+    # -- lambda, classes -----------------------------------------------------------------------
     Place("lambda", "(lambda: tool(20))()", 21, 21),
     Place("lambda, await", "await (lambda: tool(20))()", TYPE, TYPE),
     Place(
@@ -247,7 +247,7 @@ PLACES = [
         SYNTAX,
         SYNTAX,
     ),
-    # -- called by a library ----------------------------------------------------------------------------
+    # -- called by a library -------------------------------------------------------------------
     Place("sorted key", "sorted((1, 3, 2), key=lambda i: -tool(i))", [3, 2, 1], [3, 2, 1]),
     Place("sorted key, the tool itself", "sorted((1, 3, 2), key=tool)", [1, 2, 3], [1, 2, 3]),
     Place("sorted key, await", "sorted((1, 3, 2), key=lambda i: await tool(i))", SYNTAX, SYNTAX),
@@ -321,7 +321,7 @@ PLACES = [
     ),
     Place("retry decorator of a library", "library_retry(tool)(20)", 21, 21),
     Place("retry decorator of a library, await", "await library_retry(tool)(20)", 21, TYPE),
-    # -- whatever the colour ------------------------------------------------------------------------------
+    # -- whatever the colour -------------------------------------------------------------------
     Place("aio at a sync top level", "shape(tool.aio(20))", AWAITABLE, AWAITABLE),
     Place("aio, await", "await tool.aio(20)", 21, 21),
     Place("now in an async function", "async def f(): return tool.now(20)\nawait f()", 21, 21),
@@ -425,7 +425,7 @@ async def test_a_capability_that_waits_for_an_event_of_a_host_in_another_thread(
         check(await session.run(cell(place.source), context=context), place.if_async)
 
 
-# -- code of other cells -----------------------------------------------------------------------------
+# -- code of other cells -----------------------------------------------------------------------
 
 
 async def test_a_generator_expression_keeps_the_colour_of_its_own_cell(
@@ -465,9 +465,13 @@ async def test_a_call_without_code_of_the_session_below_is_async_where_a_loop_ru
     with_tool(session, is_async=True)
     tool = session.capabilities["tool"]
     assert await tool(20) == 21
-    await session.execute("import concurrent.futures")
-    pool = "with concurrent.futures.ThreadPoolExecutor(1) as pool: v = pool.submit(tool.aio, 1).result()\n"
-    assert await session.execute(pool + "await v", context="thread") == 2
+    code = """
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(1) as pool:
+            given = pool.submit(tool.aio, 1).result()
+        await given
+        """
+    assert await session.execute(cell(code), context="thread") == 2
 
 
 async def test_a_capability_called_in_a_context_of_its_own_knows_its_cell(session: Session) -> None:

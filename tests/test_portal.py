@@ -82,7 +82,7 @@ DEPTHS: dict[str, tuple[Callable[[], Any], Any]] = {
     "a property": (lambda: Late(5).waited, 5),
     "an operator": (lambda: Late(1) + Late(2), 3),
     "indexing": (lambda: Late(3)[2], 6),
-    "a call": (Late(3), 3),
+    "a call": (lambda: [Late(3)()][0], 3),
     "a comprehension": (lambda: [run_sync(tick(it)) for it in range(3)], [0, 1, 2]),
     "a generator": (lambda: list(generator()), [0, 1, 2]),
     "a generator expression": (lambda: sum(run_sync(tick(it)) for it in range(4)), 6),

@@ -30,22 +30,19 @@ import functools
 import inspect
 import weakref
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future
-from contextlib import suppress
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from sys import _getframe
-from types import CoroutineType, FrameType, TracebackType
+from types import CoroutineType, FrameType
 from typing import Any, NoReturn, Protocol, TypeVar, overload
 
-from isthmus.blocking import ACM, AITER, blocking_names
+from isthmus.adapters import two_coloured
 from isthmus.colours import stands_in_async
+from isthmus.delegates import awaiting, on_loop
 from isthmus.errors import CapabilityRevoked, CrossingError, LoopError, NoInputError
-from isthmus.home_task import take_back
 from isthmus.interceptors import CapabilityCall, Interceptor, intercepted
 from isthmus.jobs import current_job
-from isthmus.portal import can_run_sync, crossing_here, outcome_in_portal, run_sync
+from isthmus.portal import can_run_sync, crossing_here, run_sync
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -309,7 +306,7 @@ class _Visit:
         chain = intercepted(self._capability._interceptors, self._call_function)
         if loop is None:
             return two_coloured(await chain(self._call))
-        return two_coloured(await on_loop(loop, _awaiting(chain, self._call)), loop)
+        return two_coloured(await on_loop(loop, awaiting(chain, self._call)), loop)
 
     async def _call_function(self, call: CapabilityCall) -> Any:
         capability = self._capability
@@ -318,269 +315,6 @@ class _Visit:
             self.awaited = capability._awaits = True
             return await result
         return result
-
-
-async def _awaiting(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    return await function(*args)
-
-
-# -- another loop --------------------------------------------------------------------------------
-
-
-class Delegate:
-    """A task on another loop that does what a caller elsewhere wants done, one thing at a time.
-
-    One task for all, so that a timeout or a task group that is entered by one can be left by the
-    next. It has a copy of the context variables that its maker had.
-
-    Arguments:
-        loop: The loop, which runs in another thread.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._context = copy_context()
-        self._orders: asyncio.Queue[_Order | None] = asyncio.Queue()
-        self._task: asyncio.Task[None] | None = None
-        self._current: _Order | None = None
-        self._cancels = 0
-
-    # -- the caller's side -----------------------------------------------------------------------
-
-    async def perform(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Have *work* awaited there, and give its result or raise its error.
-
-        Raises:
-            LoopError: The loop is closed.
-
-        Cancel: cancels *work* there and does not wait for its end; an error that it raises then
-        goes to the exception handler of the loop.
-        """
-        order = _Order(work, Future())
-        try:
-            self.loop.call_soon_threadsafe(self._accept, order)
-        except RuntimeError as error:
-            work.close()
-            raise LoopError(f"{self.loop!r} has just been closed") from error
-        try:
-            return await asyncio.wrap_future(order.outcome)
-        except asyncio.CancelledError:
-            self._say(self._cancel, order)
-            raise
-
-    def dismiss(self) -> None:
-        """Have the task end once it has done what it was given. Idempotent. Threads: any."""
-        self._say(self._orders.put_nowait, None)
-
-    def _say(self, callback: Callable[..., object], *args: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and its tasks have been cancelled
-            self.loop.call_soon_threadsafe(callback, *args)
-
-    # -- the other loop's side -------------------------------------------------------------------
-
-    def _accept(self, order: _Order) -> None:
-        # Not by the loop's factory: the task is the host's, whatever the context variables say.
-        if self._task is None:
-            self._task = asyncio.Task(self._serve(), loop=self.loop, context=self._context)
-        elif self._task.done():
-            order.refuse()
-        self._orders.put_nowait(order)
-
-    def _cancel(self, order: _Order) -> None:
-        if self._current is order and self._task is not None:
-            self._cancels += 1
-            self._task.cancel()
-
-    async def _serve(self) -> None:
-        try:
-            while (order := await self._orders.get()) is not None:
-                await self._perform(order)
-        finally:  # the loop may be shutting down
-            while not self._orders.empty():
-                left = self._orders.get_nowait()
-                if left is not None:
-                    left.refuse()
-
-    async def _perform(self, order: _Order) -> None:
-        if order.outcome.cancelled():
-            order.refuse()
-            return
-        self._current = order
-        value, error = await outcome_in_portal(functools.partial(run_sync, order.work))
-        self._current = None
-        if self._cancels:
-            count, self._cancels = self._cancels, 0
-            await take_back(count)
-        elif isinstance(error, asyncio.CancelledError) and self._is_cancelled():
-            order.refuse()
-            raise error
-        self._settle(order, value, error)
-
-    def _is_cancelled(self) -> bool:
-        """Whether somebody else wants the task to end: the loop's shutdown."""
-        return self._task is not None and self._task.cancelling() > 0
-
-    def _settle(self, order: _Order, value: Any, error: BaseException | None) -> None:
-        outcome = order.outcome
-        if isinstance(error, asyncio.CancelledError):
-            outcome.cancel()
-        elif outcome.set_running_or_notify_cancel():
-            if error is None:
-                outcome.set_result(value)
-            else:
-                outcome.set_exception(error)
-        elif error is not None:
-            message = "a capability failed whose caller had been cancelled"
-            self.loop.call_exception_handler({"message": message, "exception": error})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Order:
-    """Something to be awaited by a delegate, and where to say how it ended."""
-
-    work: Coroutine[Any, Any, Any]
-    outcome: Future[Any]
-
-    def refuse(self) -> None:
-        """Say that it was cancelled; it may not even have begun."""
-        self.work.close()
-        self.outcome.cancel()
-
-
-async def on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> Any:
-    """Await *work* in a task of its own on *loop*. For the rest see :meth:`Delegate.perform`."""
-    delegate = Delegate(loop)
-    try:
-        return await delegate.perform(work)
-    finally:
-        delegate.dismiss()
-
-
-# -- what a capability returns -------------------------------------------------------------------
-
-_blocking = blocking_names(run_sync)
-
-
-def two_coloured(result: Any, loop: asyncio.AbstractEventLoop | None = None) -> Any:
-    """Give *result*, or an object for sync code as well where it is for async code only.
-
-    Arguments:
-        loop: Where its steps have to run; None for wherever they are awaited.
-    """
-    kind = _adapter_of(type(result))
-    return result if kind is None else kind(result, None if loop is None else Delegate(loop))
-
-
-def _adapted(entered: Any, delegate: Delegate | None) -> Any:
-    """The same for what entering a manager gives, which lives in the same task as the manager."""
-    kind = _adapter_of(type(entered))
-    return entered if kind is None else kind(entered, delegate)
-
-
-def _adapter_of(kind: type) -> type[_Adapter] | None:
-    """What to put around an object of *kind*, if it needs anything."""
-    iterates = hasattr(kind, "__aiter__") and not hasattr(kind, "__iter__")
-    manages = hasattr(kind, "__aenter__") and not hasattr(kind, "__enter__")
-    if iterates:
-        return _IterableManager if manages else _Iterable
-    return _Manager if manages else None
-
-
-class _Adapter:
-    """Stands for an object of the host; all but the two protocols is the object's own."""
-
-    __slots__ = ("__weakref__", "_delegate", "_wrapped")
-
-    def __init__(self, wrapped: Any, delegate: Delegate | None) -> None:
-        self._wrapped = wrapped
-        self._delegate = delegate
-        if delegate is not None:
-            weakref.finalize(self, delegate.dismiss).atexit = False
-
-    @property  # type: ignore[misc]  # (object's own can be set)
-    def __class__(self) -> Any:
-        """The object's own class, so that ``isinstance`` holds."""
-        return type(self._wrapped)
-
-    def __getattr__(self, name: str) -> Any:
-        """The object's own attribute."""
-        if name in _Adapter.__slots__:  # not set yet, while one is copied
-            raise AttributeError(name)
-        return getattr(self._wrapped, name)
-
-    def __repr__(self) -> str:
-        """The object's own."""
-        return repr(self._wrapped)
-
-    async def _step(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Call *function* and await what it returns, where the object lives."""
-        delegate = self._delegate
-        if delegate is None or delegate.loop is _get_running_loop():
-            return await function(*args)
-        return await delegate.perform(_awaiting(function, *args))
-
-
-class _Iterable(_Adapter):
-    """For ``async for`` and for ``for``."""
-
-    __slots__ = ()
-
-    def __aiter__(self) -> Any:
-        wrapped = self._wrapped
-        iterator = type(wrapped).__aiter__(wrapped)
-        return self if iterator is wrapped else _Iterable(iterator, self._delegate)
-
-    async def __anext__(self) -> Any:
-        return await self._step(self._wrapped.__anext__)
-
-    def __iter__(self) -> Any:
-        return _blocking[AITER](self)
-
-    def __next__(self) -> Any:
-        return next(_blocking[AITER](self))
-
-    async def aclose(self) -> None:
-        """End it."""
-        await self._step(self._wrapped.aclose)
-
-    def close(self) -> None:
-        """End it, from sync code."""
-        run_sync(self.aclose())
-
-
-class _Manager(_Adapter):
-    """For ``async with`` and for ``with``."""
-
-    __slots__ = ()
-
-    async def __aenter__(self) -> Any:
-        entered = await self._step(self._wrapped.__aenter__)
-        return self if entered is self._wrapped else _adapted(entered, self._delegate)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Any:
-        return await self._step(self._wrapped.__aexit__, kind, error, traceback)
-
-    def __enter__(self) -> Any:
-        return _blocking[ACM](self).__enter__()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Any:
-        return _blocking[ACM](self).__exit__(kind, error, traceback)
-
-
-class _IterableManager(_Iterable, _Manager):
-    """Both."""
-
-    __slots__ = ()
 
 
 # -- giving capabilities to a session ------------------------------------------------------------

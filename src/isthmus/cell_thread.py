@@ -13,9 +13,9 @@ Guarantees:
 - The thread holds no reference to a session between jobs.
 
 Locks: ``_claim`` guards ``current``, ``_retired``, ``_withdrawn``, ``_armed`` and ``_interrupted``,
-so that a job is either run by this thread or given to another one, and an interrupt reaches the job that it is
-meant for or none. Innermost; nothing is called inside but CPython's setter of an asynchronous
-exception. Both queues are atomic by themselves.
+so that a job is either run by this thread or given to another one, and an interrupt reaches the job
+that it is meant for or none. Innermost; nothing is called inside but CPython's setter of an
+asynchronous exception. Both queues are atomic by themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import asyncio
 import contextvars
 import ctypes
 import functools
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -144,6 +145,7 @@ class CellThread:
         self._outbox_announced = False
         self._waiting: list[Request] = []
         self.ended = loop.create_future()
+        self._hooks = sys.get_asyncgen_hooks()  # made on the loop's thread, these are the loop's
         self._claim = threading.Lock()
         self._armed: Job | None = None
         self._withdrawn: set[Job] = set()
@@ -286,7 +288,7 @@ class CellThread:
             if self.thread_side.has_work(snapshot):
                 self.thread_side.reflect(snapshot)
         if job.awaits:
-            with running_loop_of_thread(self.loop, job.task):
+            with running_loop_of_thread(self.loop, job.task, self._hooks):
                 job.evaluate()
         else:
             job.evaluate()

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from isthmus.namespace import NamespaceManager
-from isthmus.task_factory import belongs_to_task, own
+from isthmus.task_factory import belongs_to_task, close_with, own
 from isthmus.tracebacks import safe_repr
 
 CoroutinePolicy = Literal["adopt", "hold", "close"]
@@ -180,6 +180,7 @@ class CoroutineLedger:
         task: asyncio.Task[Any] = asyncio.Task(
             own(coroutine), loop=loop, name=f"{self._manager.name}: {name}", context=context
         )
+        close_with(task, coroutine)
         task.add_done_callback(lambda task: self._settled(name, task))
         return task
 

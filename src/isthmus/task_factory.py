@@ -44,6 +44,11 @@ def own(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
     return with_portal(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
 
 
+def close_with(task: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Close *coroutine* when *task* has ended: one cancelled at once has never started it."""
+    task.add_done_callback(lambda _: coroutine.close())
+
+
 _EAGER_CODE = getattr(getattr(asyncio, "eager_task_factory", None), "__code__", None)
 """What every eager factory of Python 3.12+ shares; its first closure cell is the task's class."""
 
@@ -80,6 +85,7 @@ class _Factory:
         factory = None if crossing_here() is not None else _without_eagerness(self.previous)
         task = _make(factory, loop, own(coro), kwargs)
         if isinstance(task, asyncio.Task):
+            close_with(task, coro)
             job.owner.tasks.add(task)
         return task
 

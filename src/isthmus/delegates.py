@@ -1,0 +1,157 @@
+"""Work on another event loop. Owns the task there, and what passes between the two loops.
+
+Refuses to know: whose work it is, and why it belongs there.
+
+Guarantees: what one delegate is given is done in order, in one task.
+Assumes: the other loop goes on running until the delegate is dismissed; where it is shut down, as
+by ``asyncio.run``, callers get ``CancelledError``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any
+
+from isthmus.errors import LoopError
+from isthmus.home_task import take_back
+from isthmus.portal import outcome_in_portal, run_sync
+
+
+class Delegate:
+    """A task on another loop that does what a caller elsewhere wants done, one thing at a time.
+
+    One task for all, so that a timeout or a task group that is entered by one can be left by the
+    next. It has a copy of the context variables that its maker had.
+
+    Arguments:
+        loop: The loop, which runs in another thread.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._context = copy_context()
+        self._orders: asyncio.Queue[_Order | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._current: _Order | None = None
+        self._cancels = 0
+
+    # -- the caller's side -----------------------------------------------------------------------
+
+    async def perform(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Have *work* awaited there, and give its result or raise its error.
+
+        Raises:
+            LoopError: The loop is closed.
+
+        Cancel: cancels *work* there and does not wait for its end; an error that it raises then
+        goes to the exception handler of the loop.
+        """
+        order = _Order(work, Future())
+        try:
+            self.loop.call_soon_threadsafe(self._accept, order)
+        except RuntimeError as error:
+            work.close()
+            raise LoopError(f"{self.loop!r} has just been closed") from error
+        try:
+            return await asyncio.wrap_future(order.outcome)
+        except asyncio.CancelledError:
+            self._say(self._cancel, order)
+            raise
+
+    def dismiss(self) -> None:
+        """Have the task end once it has done what it was given. Idempotent. Threads: any."""
+        self._say(self._orders.put_nowait, None)
+
+    def _say(self, callback: Callable[..., object], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and its tasks have been cancelled
+            self.loop.call_soon_threadsafe(callback, *args)
+
+    # -- the other loop's side -------------------------------------------------------------------
+
+    def _accept(self, order: _Order) -> None:
+        # Not by the loop's factory: the task is the host's, whatever the context variables say.
+        if self._task is None:
+            self._task = asyncio.Task(self._serve(), loop=self.loop, context=self._context)
+        elif self._task.done():
+            order.refuse()
+        self._orders.put_nowait(order)
+
+    def _cancel(self, order: _Order) -> None:
+        if self._current is order and self._task is not None:
+            self._cancels += 1
+            self._task.cancel()
+
+    async def _serve(self) -> None:
+        try:
+            while (order := await self._orders.get()) is not None:
+                await self._perform(order)
+        finally:  # the loop may be shutting down
+            while not self._orders.empty():
+                left = self._orders.get_nowait()
+                if left is not None:
+                    left.refuse()
+
+    async def _perform(self, order: _Order) -> None:
+        if order.outcome.cancelled():
+            order.refuse()
+            return
+        self._current = order
+        value, error = await outcome_in_portal(functools.partial(run_sync, order.work))
+        self._current = None
+        if self._cancels:
+            count, self._cancels = self._cancels, 0
+            await take_back(count)
+        elif isinstance(error, asyncio.CancelledError) and self._is_cancelled():
+            order.refuse()
+            raise error
+        self._settle(order, value, error)
+
+    def _is_cancelled(self) -> bool:
+        """Whether somebody else wants the task to end: the loop's shutdown."""
+        return self._task is not None and self._task.cancelling() > 0
+
+    def _settle(self, order: _Order, value: Any, error: BaseException | None) -> None:
+        outcome = order.outcome
+        if isinstance(error, asyncio.CancelledError):
+            outcome.cancel()
+        elif outcome.set_running_or_notify_cancel():
+            if error is None:
+                outcome.set_result(value)
+            else:
+                outcome.set_exception(error)
+        elif error is not None:
+            message = "a capability failed whose caller had been cancelled"
+            self.loop.call_exception_handler({"message": message, "exception": error})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Order:
+    """Something to be awaited by a delegate, and where to say how it ended."""
+
+    work: Coroutine[Any, Any, Any]
+    outcome: Future[Any]
+
+    def refuse(self) -> None:
+        """Say that it was cancelled; it may not even have begun."""
+        self.work.close()
+        self.outcome.cancel()
+
+
+async def on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> Any:
+    """Await *work* in a task of its own on *loop*. For the rest see :meth:`Delegate.perform`."""
+    delegate = Delegate(loop)
+    try:
+        return await delegate.perform(work)
+    finally:
+        delegate.dismiss()
+
+
+async def awaiting(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """Call *function* and await what it returns, both where this coroutine runs."""
+    return await function(*args)
