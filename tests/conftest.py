@@ -6,6 +6,7 @@ plug-in is needed for it: :func:`pytest_pyfunc_call` below is the whole of it.
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "requirement(*ids): the test shows that these rows of requirements.py hold"
     )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave thousands of collected tests out of every later sweep of the collector."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

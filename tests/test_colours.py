@@ -201,6 +201,12 @@ PLACES = [
         [[RESULT], [RESULT]],
     ),
     Place(
+        "async generator expression of a sync function",
+        "def f(): return (await tool(i) for i in (1, 2))\n[x async for x in f()]",
+        [2, 3],
+        TYPE,
+    ),
+    Place(
         "generator expression two deep",
         """
         async def f(): return ((tool(i) for i in (1,)) for _ in (1,))

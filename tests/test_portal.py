@@ -86,7 +86,7 @@ DEPTHS: dict[str, tuple[Callable[[], Any], Any]] = {
     "a comprehension": (lambda: [run_sync(tick(it)) for it in range(3)], [0, 1, 2]),
     "a generator": (lambda: list(generator()), [0, 1, 2]),
     "a generator expression": (lambda: sum(run_sync(tick(it)) for it in range(4)), 6),
-    "map and filter": (lambda: list(filter(None, (run_sync(tick(it)) for it in [0, 1]))), [1]),
+    "filter": (lambda: list(filter(lambda it: run_sync(tick(it)), [0, 1])), [1]),
     "max": (lambda: max([1, 3, 2], key=lambda it: run_sync(tick(it))), 3),
     "a with block": (in_with, 6),
     "a dict with a waiting hash": (lambda: {run_sync(tick("k")): 1}["k"], 1),

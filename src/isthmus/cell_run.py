@@ -86,7 +86,7 @@ class CellRun(Job):
         try:
             if self.told and self.observer is not None:
                 self.observer.cell_started(self)
-            self.value = self._run_blocking() if self.cell.blocking else self._run_code()
+            self.value = self._run_awaiting() if self.cell.awaits else self._run_code()
             while self.children:  # cells that the code has started and that still run
                 run_sync(_ended(self.children))
         except BaseException as error:  # a boundary: whatever the cell raises is its outcome
@@ -120,8 +120,8 @@ class CellRun(Job):
             return run_sync(value) if cell.last_is_coroutine else value
         return mapping.get("__result__") if "__result__" in cell.bound else None
 
-    def _run_blocking(self) -> Any:
-        """Run the blocking form, which ends with the error that its async form would end with."""
+    def _run_awaiting(self) -> Any:
+        """Run a cell that awaits, in either form and whichever of its two parts it is that awaits."""
         try:
             return self._run_code()
         except StopIteration as error:  # PEP 479: no coroutine lets it out

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -89,6 +90,9 @@ class Session:
         interceptors: Iterable[Interceptor] = (),
         input: Callable[..., Any] | None = None,  # noqa: A002 (it is that builtin, in cells)
     ) -> None:
+        given = by_name(capabilities)
+        if input is not None:
+            given["input"] = input
         self.name = name
         self.context: RequestedContext = context
         self.timeout = timeout
@@ -103,10 +107,11 @@ class Session:
         self.executor = AsyncExecutor(self.manager, transport, name, output_limit=output_limit)
         self._close_report: CloseReport | None = None
         self.manager.interceptors = tuple(interceptors)
-        for each, fn in by_name(capabilities).items():
-            self.manager.inject_capability(each, fn)
-        if input is not None:
-            self.manager.inject_capability("input", input)
+        with ExitStack() as undo:
+            undo.callback(self.manager.close)
+            for each, fn in given.items():
+                self.manager.inject_capability(each, fn)
+            undo.pop_all()
 
     # -- cells -------------------------------------------------------------------------------
 

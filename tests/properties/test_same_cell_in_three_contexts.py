@@ -2,8 +2,8 @@
 
 Known differences, which no generated cell shows:
 
-- A ``StopIteration`` raised while ``__anext__`` or ``__await__`` is called, before there is anything
-  to await: nothing that generated cells await does so.
+- A ``StopIteration`` raised while ``__anext__`` or ``__await__`` is called, before there is
+  anything to await: nothing that generated cells await does so.
 - The ``__context__`` of an error that comes from another task: what was handled there, or here.
 - When the loop closes an async generator that was left suspended, what that does is not part of
   the cell: generated ones do not yield where closing them could be seen.
@@ -24,7 +24,7 @@ from random import Random
 import pytest
 from cell_world import ERRORS, outcome
 from generated_cells import EXPRESSIONS, ONLY_BELOW, STATEMENTS, cells, compiles, write_cell
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 pytestmark = [
@@ -55,11 +55,21 @@ def may_stop_in_async_comprehension(source: str, plan: dict[int, int]) -> bool:
     )
 
 
+STOP = next(i for i, make in enumerate(ERRORS) if type(make()) is StopIteration)
+EXIT = next(i for i, make in enumerate(ERRORS) if type(make()) is GeneratorExit)
 PLANS = st.dictionaries(st.integers(1, 25), st.integers(0, len(ERRORS) - 1), max_size=3)
 
 
 @pytest.mark.timeout(3600)
 @given(source=cells(), plan=PLANS)
+@example("raise StopIteration(2)\nawait aboom(1)", {})
+@example("await aboom(1)\nboom(1)", {2: STOP})
+@example("await aboom(1)\nboom(1)\npass", {2: STOP})
+@example("async for a in acount(3):\n    print(a)", {2: EXIT})
+@example("await asyncio.gather(*(atask(i) for i in range(20)))", {1: 0})
+@example("async with AsyncManager(1):\n    print(await aboom(2))", {})
+@example("async for a in acount(3): break", {})
+@example("p = [1, 2]\nx = [i async for i in Strange()]", {})
 def test_a_generated_cell_has_the_same_outcome_in_each_context(
     runner: asyncio.Runner, source: str, plan: dict[int, int]
 ) -> None:

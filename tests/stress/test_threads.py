@@ -27,20 +27,20 @@ def run_child(*arguments: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=55,
+        timeout=120,
         check=False,
     )
     print(child.stdout)
     return child.returncode, child.stdout
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_no_operation_is_lost_and_no_pair_is_torn() -> None:
     status, said = run_child()
     assert status == 0, said
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_without_the_lock_the_same_check_finds_torn_pairs() -> None:
     status, said = run_child("--without-lock")
     assert status == 1, said
