@@ -363,10 +363,10 @@ class Census:
 
         Daemon threads that were told to end and objects in garbage get some time.
         """
-        deadline = time.monotonic() + WAIT_SECONDS
-        collected = False
+        start = time.monotonic()
+        deadline, collected = start + WAIT_SECONDS, False
         while left := list(self.left_behind()):
-            if not collected:
+            if not collected and time.monotonic() > start + 0.05:
                 gc.collect()
                 collected = True
             elif time.monotonic() > deadline:

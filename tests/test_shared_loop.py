@@ -8,7 +8,6 @@ import threading
 import pytest
 
 from isthmus import Session
-from isthmus.shared_loop import running_loop_of_thread
 from support import eventually
 
 requirement = pytest.mark.requirement
@@ -71,31 +70,24 @@ async def test_other_threads_are_not_affected_while_a_cell_shares_the_loop(
 
 
 @requirement("3.5-thread-view", "6.5-hooks")
-async def test_a_patch_that_somebody_has_made_since_stays() -> None:
+async def test_a_patch_that_somebody_has_made_since_stays(session: Session) -> None:
     loop = asyncio.get_running_loop()
-    done = threading.Event()
-    entered = threading.Event()
-
-    def thread() -> None:
-        with running_loop_of_thread(loop, None):
-            entered.set()
-            done.wait(5)
-
-    sharing = threading.Thread(target=thread)
-    sharing.start()
-    await asyncio.to_thread(entered.wait, 5)
+    go = threading.Event()
+    session.update_namespace({"go": go})
+    running = asyncio.ensure_future(
+        session.run("await asyncio.sleep(0)\nready = True\ngo.wait(5)", context="thread")
+    )
+    await eventually(lambda: "ready" in session.namespace)
 
     def mine(*_: object) -> None:
         raise AssertionError
 
-    original = type(loop).call_at
-    loop.call_at = mine  # type: ignore[method-assign, assignment]
-    done.set()
-    await asyncio.to_thread(sharing.join, 5)
-    assert loop.call_at is mine  # type: ignore[comparison-overlap]
-    del loop.call_at
-    assert type(loop).call_at is original
-    assert "create_task" not in vars(loop)
+    loop.add_writer = mine  # type: ignore[method-assign, assignment]
+    go.set()
+    assert (await running).status == "ok"
+    assert vars(loop)["add_writer"] is mine
+    del loop.add_writer
+    assert "add_reader" not in vars(loop)
 
 
 @requirement("3.5-idioms")

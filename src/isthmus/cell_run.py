@@ -121,7 +121,7 @@ class CellRun(Job):
         return mapping.get("__result__") if "__result__" in cell.bound else None
 
     def _run_awaiting(self) -> Any:
-        """Run a cell that awaits, in either form and whichever of its two parts it is that awaits."""
+        """Run a cell that awaits, in either form, whichever of its two parts it is that awaits."""
         try:
             return self._run_code()
         except StopIteration as error:  # PEP 479: no coroutine lets it out

@@ -145,7 +145,7 @@ class CellThread:
         self._outbox_announced = False
         self._waiting: list[Request] = []
         self.ended = loop.create_future()
-        self._hooks = sys.get_asyncgen_hooks()  # made on the loop's thread, these are the loop's
+        self._hooks = sys.get_asyncgen_hooks()  # this is the loop's thread, so they are the loop's
         self._claim = threading.Lock()
         self._armed: Job | None = None
         self._withdrawn: set[Job] = set()
@@ -268,6 +268,7 @@ class CellThread:
 
     def _main(self) -> None:
         set_crossing(self)
+        sys.set_asyncgen_hooks(*self._hooks)  # the loop closes what is begun here and abandoned
         while (item := self._later.popleft() if self._later else self.inbox.get()) is not None:
             if isinstance(item, Job):
                 if self._take(item):
@@ -288,7 +289,7 @@ class CellThread:
             if self.thread_side.has_work(snapshot):
                 self.thread_side.reflect(snapshot)
         if job.awaits:
-            with running_loop_of_thread(self.loop, job.task, self._hooks):
+            with running_loop_of_thread(self.loop, job.task):
                 job.evaluate()
         else:
             job.evaluate()

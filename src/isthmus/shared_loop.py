@@ -71,10 +71,6 @@ def _call_soon(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Handle]
     return call_soon
 
 
-AsyncGeneratorHooks = tuple[Any, Any]
-"""What ``sys.get_asyncgen_hooks`` gives: *firstiter* and *finalizer*."""
-
-
 class _Patch:
     """Attributes replaced on one object, to be put back unless somebody replaced them since."""
 
@@ -157,24 +153,17 @@ _shared_loops = _SharedLoops()
 
 @contextmanager
 def running_loop_of_thread(
-    loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None, hooks: AsyncGeneratorHooks
+    loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None
 ) -> Iterator[None]:
-    """Let the calling thread, which has a crossing, see *loop* run, and *task* as current.
-
-    *hooks* are the loop's for async generators, which CPython keeps for each thread: with them, one
-    that the thread begins and abandons is closed by the loop.
-    """
+    """Let the calling thread, which has a crossing, see *loop* run, and *task* as current."""
     outer = asyncio._get_running_loop()
     if outer is not None:  # nested in a cell that awaits
         yield
         return
     _shared_loops.enter(loop, task)
     asyncio._set_running_loop(loop)
-    own_hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(*hooks)
     try:
         yield
     finally:
-        sys.set_asyncgen_hooks(*own_hooks)
         asyncio._set_running_loop(None)
         _shared_loops.leave(loop)

@@ -398,8 +398,9 @@ async def test_two_sessions_live_on_two_loops_in_two_threads(sequencer: Sequence
 async def test_a_cell_that_awaits_too_long_ends_at_its_deadline(
     session: Session, context: str
 ) -> None:
+    await session.execute("ready = 1", context=context)
     code = "try:\n    await asyncio.sleep(30)\nfinally:\n    cleaned = True"
-    result = await session.run(code, context=context, timeout=0.02)
+    result = await session.run(code, context=context, timeout=0.1)
     assert (result.status, result.stopped) == ("timeout", True)
     assert session.namespace["cleaned"]
     assert result.duration < 5
