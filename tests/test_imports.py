@@ -41,7 +41,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 BOUNDARIES: dict[str, frozenset[str]] = {
     "cell_run": frozenset({"CellRun.evaluate"}),
-    "cell_thread": frozenset({"Request.perform"}),
     "portal": frozenset({"Runner.run", "drive_portal", "outcome_in_portal"}),
     "tracebacks": frozenset({"format_error", "safe_repr", "safe_str"}),
     "transport": frozenset({"Emitter.emit"}),

@@ -548,6 +548,30 @@ async def test_portals_of_many_tasks_interleave() -> None:
 
 
 @requirement("4.1-portal-rules")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+async def test_a_task_started_eagerly_inside_a_portal_goes_on_from_the_loop() -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    tasks = set()
+
+    async def inner() -> tuple[list[int], bool]:
+        found = await in_portal(lambda: [run_sync(tick(number)) for number in range(3)])
+        return found, asyncio.current_task() in tasks
+
+    def code() -> list[tuple[list[int], bool]]:
+        started = [asyncio.ensure_future(inner()) for _ in range(3)]
+        tasks.update(started)
+        me = asyncio.current_task()
+        found = [run_sync(task) for task in started]
+        assert asyncio.current_task() is me
+        return found
+
+    try:
+        assert await in_portal(code) == [([0, 1, 2], True)] * 3
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+
+
+@requirement("4.1-portal-rules")
 async def test_a_pooled_greenlet_pins_nothing() -> None:
     class Big:
         pass

@@ -428,10 +428,12 @@ async def test_a_replaced_value_may_come_back_in_its_destructor(session: Session
 @requirement("2.5-update")
 async def test_updates_and_snapshots_from_other_threads_do_not_tear(session: Session) -> None:
     stop, torn, written = threading.Event(), [], []
+    between = {f"between_{number}": number for number in range(40)}
 
     def write(start: int) -> None:
         for number in range(start, start + 500):
-            session.update_namespace({"left": number, "right": number})
+            pair = {"left": number, **between, "right": number}
+            session.update_namespace(pair)
         written.append(start)
 
     def read() -> None:
