@@ -317,3 +317,10 @@ def test_a_cell_that_will_not_end_does_not_keep_the_run(run, script, context):
     assert "its code is still running" in done.stdout
     assert "on it goes" in done.stdout
     assert "2 cells: 1 ok, 1 failed" in done.stdout
+
+
+def test_a_script_reads_standard_input(run, script, context):
+    path = script("# %%\nname = input('who? ')\n# %%\nprint('hello', name)\n")
+    done = run("--quiet", "--context", context, path, stdin="ada\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("hello ada\n")

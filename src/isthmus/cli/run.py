@@ -8,6 +8,7 @@ Assumes: the main thread, which is where Ctrl-C arrives.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import signal
 import sys
@@ -150,6 +151,7 @@ class ProgramRun:
             timeout=self._options.timeout,
             main=True,
             file=None if path is None else str(path),
+            input=builtins.input,
         )
         if path is None:
             session.namespace.pop("__file__", None)
