@@ -21,7 +21,7 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bindings", "context_variables", "mailbox", "tracebacks"),
+    ("errors", "bindings", "context_variables", "mailbox", "prompt_future", "tracebacks"),
     ("events", "blocking", "namespace", "portal", "sources"),
     ("cells", "jobs", "shared_loop", "transport"),
     ("cell_thread", "colours", "home_task", "interrupts", "output", "task_factory"),

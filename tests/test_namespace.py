@@ -8,7 +8,7 @@ import sys
 import threading
 import types
 import weakref
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -109,37 +109,28 @@ def test_the_lock_is_reentrant_and_no_listener_is_called_inside_it() -> None:
 
 
 @requirement("2.5-update", "2.5-snapshot")
-def test_a_snapshot_that_is_asked_for_in_the_middle_of_an_update_waits_for_its_end() -> None:
+@pytest.mark.parametrize("operation", ["update", "snapshot", "rebind"])
+def test_whoever_holds_the_lock_keeps_the_others_out(operation: str) -> None:
     manager = NamespaceManager()
-    manager.update_namespace({"left": 0, "right": 0})
-    in_the_middle, done = threading.Event(), threading.Event()
-    copies: list[dict[str, object]] = []
+    manager.update_namespace({"a": 1})
+    work: dict[str, Callable[[], object]] = {
+        "update": lambda: manager.update_namespace({"a": 2, "b": 2}),
+        "snapshot": manager.snapshot,
+        "rebind": lambda: manager.rebind("a", 1, 2),
+    }
+    done = threading.Event()
 
-    def stop_between_the_names(frame: types.FrameType, event: str, _: object) -> Any:
-        if frame.f_code is not NamespaceManager.update_namespace.__code__:
-            return None
-        halfway = manager.namespace["left"] != manager.namespace["right"]
-        if event == "line" and halfway and not in_the_middle.is_set():
-            in_the_middle.set()
-            done.wait(0.2)  # with the lock held the reader cannot get through, however long
-        return stop_between_the_names
-
-    def write() -> None:
-        sys.settrace(stop_between_the_names)
-        manager.update_namespace({"left": 1, "right": 1})
-
-    def read() -> None:
-        in_the_middle.wait(5)
-        copies.append(manager.snapshot())
+    def other() -> None:
+        work[operation]()
         done.set()
 
-    threads = [threading.Thread(target=write), threading.Thread(target=read)]
-    for thread in threads:
+    thread = threading.Thread(target=other)
+    with manager.lock:
         thread.start()
-    for thread in threads:
-        thread.join(5)
-    assert in_the_middle.is_set()
-    assert (copies[0]["left"], copies[0]["right"]) == (1, 1)
+        assert not done.wait(0.1)  # it cannot get through, however long
+        assert "b" not in manager.namespace
+    assert done.wait(5)
+    thread.join(5)
     manager.close()
 
 

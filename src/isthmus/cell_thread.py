@@ -250,6 +250,13 @@ class CellThread:
     def _drain(self) -> None:
         """Pass on what the thread has said. Runs on the loop."""
         self._outbox_announced = False  # before the first popleft: what comes later says so itself
+        try:
+            self._pass_on()
+        finally:
+            if self._outbox:  # a task that was woken has ended the loop
+                self._drain()
+
+    def _pass_on(self) -> None:
         owner = self._owner()
         while self._outbox:
             message = self._outbox.popleft()
@@ -312,9 +319,12 @@ class CellThread:
             self.loop.call_soon_threadsafe(self._drain)
 
     def _say_ended(self, job: Job) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._release_held()
+        try:
+            if self._held:
+                self._release_held()
             self._post((job, contextvars.copy_context()))
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
 
     def hold(self, handle: asyncio.Handle) -> None:
         """Have the loop run *handle* when the thread waits next, or ends its job."""

@@ -125,7 +125,11 @@ class ExecutionContextBridge:
         else:
             home.enqueue(run)
             if run.state != "ended":
-                await self._wait_for(home, run)
+                try:
+                    await run.wait_future(home.loop)
+                except asyncio.CancelledError:
+                    await self._stop(home, run)
+                    raise
         if not run.evaluated:
             what = "is still running" if run.abandoned else "was stopped before it started"
             run.error = asyncio.CancelledError(f"cell {run.number} {what}")
@@ -153,17 +157,17 @@ class ExecutionContextBridge:
                 await home.run_nested(run, parent)
             else:
                 home.enqueue(run)
-            if run.state != "ended":
-                await self._wait_for(home, run)
+            try:
+                if run.state != "ended":
+                    await run.wait_future(home.loop)
+            except asyncio.CancelledError:
+                await self._stop(home, run)
+                raise
 
-    async def _wait_for(self, home: Home, run: CellRun) -> None:
-        """Wait for the end of *run*; when the caller is cancelled, stop it, and wait even so."""
-        try:
+    async def _stop(self, home: Home, run: CellRun) -> None:
+        """The caller of *run* is cancelled: stop it, and wait for its end."""
+        if home.stop(run):
             await run.wait_future(home.loop)
-        except asyncio.CancelledError:
-            if home.stop(run):
-                await run.wait_future(home.loop)
-            raise
 
     @contextmanager
     def _deadline(self, home: Home, run: CellRun, timeout: float | None) -> Iterator[None]:

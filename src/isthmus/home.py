@@ -148,7 +148,7 @@ class Home:
             job.snapshot = self.context.copy()
         job.state = "running"
         self.in_thread.append(job)
-        self._thread_of_cells().submit(job)
+        (self._thread or self._thread_of_cells()).submit(job)
 
     def has_hogged(self, job: Job) -> bool:
         """Count *job*, which has ended; whether its caller should let the loop go round now.

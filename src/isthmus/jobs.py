@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from isthmus.errors import CellInterrupted
 from isthmus.events import Context, StreamName
 from isthmus.mailbox import Mailbox
+from isthmus.prompt_future import PromptFuture
 
 JobState = Literal["queued", "running", "finishing", "ended"]
 
@@ -61,7 +62,7 @@ class Job:
     """
 
     owner: JobOwner
-    done: asyncio.Future[None] | None = None
+    done: PromptFuture | None = None
     parent: Job | None = None
     children: tuple[Job, ...] = ()
     snapshot: ContextSnapshot | None = None
@@ -108,7 +109,7 @@ class Job:
     def wait_future(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """The future that is set when the job has ended. Threads: the loop's."""
         if self.done is None or self.done.cancelled():
-            self.done = loop.create_future()
+            self.done = PromptFuture(loop=loop)
             if self.state == "ended":
                 self.done.set_result(None)
         return self.done
@@ -117,7 +118,7 @@ class Job:
         """Mark the job as ended and wake whoever waits for it. Threads: the loop's."""
         self.state = "ended"
         if self.done is not None and not self.done.done():
-            self.done.set_result(None)
+            self.done.resolve()
 
 
 current_job: ContextVar[Job | None] = ContextVar("isthmus_current_job", default=None)
