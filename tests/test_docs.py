@@ -69,6 +69,13 @@ def test_every_block_has_a_language_that_is_checked() -> None:
     assert {block.language for block in BLOCKS} <= {"python", "text", "sh"}
 
 
+def test_the_tests_that_the_pages_name_exist() -> None:
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for page in PAGES:
+        for name in re.findall(r"`(test_\w+)`", page.read_text()):
+            assert f"def {name}(" in tests, f"{page.name}: {name}"
+
+
 def test_links_between_the_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]*)", page.read_text()):

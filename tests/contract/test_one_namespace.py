@@ -286,8 +286,6 @@ async def test_run_sync_is_in_the_prelude_of_every_context(session: Session, con
 async def test_the_prelude_has_the_names_that_the_contract_lists(
     session: Session, context: str, name: str
 ) -> None:
-    if name != "input":
-        pytest.skip("comes with the second part of crossings")
     assert await session.execute(f"callable({name})", context=context)
 
 

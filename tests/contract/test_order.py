@@ -277,10 +277,6 @@ async def test_context_variables_of_a_nested_cell_reach_its_parent_in_the_same_t
 async def test_two_tasks_of_a_cell_run_nested_cells_at_once(
     session: Session, first: str, second: str
 ) -> None:
-    if second == "thread":
-        pytest.skip(
-            "nested thread cells share their caller's thread, where one waits below another"
-        )
     session.update_namespace({"session": session})
     code = (
         "meet = asyncio.Barrier(2)\n"
