@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from isthmus import NamespaceManager, SettledCoroutines
+from isthmus import AsyncNamespaceManager, LoopError, NamespaceManager, SettledCoroutines
 from isthmus.ledger import (
     SEARCH_OBJECTS,
     CoroutineLedger,
@@ -144,3 +144,17 @@ async def test_the_task_that_settles_does_not_wait_for_itself(manager: Namespace
     ledger.take(ledger.found_in("a"), asyncio.get_running_loop())
     assert await asyncio.wait_for(manager.namespace["a"], 5) == ("a",)
     await ledger.settle(None)
+
+
+@pytest.mark.requirement("5.3-settle")
+def test_a_wait_from_another_loop_is_refused_while_the_home_loop_stands_still() -> None:
+    namespace, home_loop = AsyncNamespaceManager(), asyncio.new_event_loop()
+    namespace.set_event_loop(home_loop)
+
+    async def ask() -> None:
+        with pytest.raises(LoopError, match="does not run"):
+            await asyncio.wait_for(namespace.await_pending_coroutines(), 5)
+
+    asyncio.run(ask())
+    namespace.close()
+    home_loop.close()

@@ -12,14 +12,14 @@ import inspect
 import itertools
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from isthmus.blocking import blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
 from isthmus.errors import LoopError, SessionClosedError
-from isthmus.home import Home
+from isthmus.home import Home, call_if_alive
 from isthmus.interceptors import Interceptor
 from isthmus.interrupts import main_thread_interrupts
 from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
@@ -43,12 +43,6 @@ def _remove_hooks_of(loop: asyncio.AbstractEventLoop, signals: bool) -> None:
     output_hooks.remove()
     if signals:
         main_thread_interrupts.remove()
-
-
-def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-    target = method()
-    if target is not None:
-        target()
 
 
 class AsyncNamespaceManager(NamespaceManager):
@@ -174,7 +168,7 @@ class AsyncNamespaceManager(NamespaceManager):
             loop,
             name=self.name,
             context=self._context,
-            on_shutdown=lambda: _call(released),
+            on_shutdown=lambda: call_if_alive(released),
         )
         self._install_hooks(loop)
         self.ledger.adopt_held(loop, self._context.copy())
@@ -358,7 +352,21 @@ class AsyncNamespaceManager(NamespaceManager):
             if here is not None and self._home is None and not self.closed:
                 self.set_event_loop(here)
             return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await self.run_on_home_loop(work)
+
+    async def run_on_home_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Await *work* on the home loop, for code of another loop.
+
+        Raises:
+            LoopError: The home loop does not run. *work* is closed.
+
+        Cancel: cancels *work*.
+        """
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            work.close()
+            raise LoopError(f"the loop of namespace {self.name!r} does not run: {loop!r}")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
     # -- the end -----------------------------------------------------------------------------
 

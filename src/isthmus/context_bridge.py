@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.cell_run import CellRun
-from isthmus.errors import LoopError
 from isthmus.events import Context
 from isthmus.home import Home
 from isthmus.interrupts import main_thread_interrupts
@@ -117,7 +116,8 @@ class ExecutionContextBridge:
         """
         home = self.manager.home_of(asyncio.get_running_loop())
         if home is None:
-            await self._run_elsewhere(run, timeout, concurrent)
+            work = self.run(run, timeout=timeout, concurrent=concurrent)
+            await self.manager.run_on_home_loop(work)
             return
         run.owner = home
         if timeout is not None or concurrent or current_job.get() is not None:
@@ -136,14 +136,6 @@ class ExecutionContextBridge:
             run.duration = time.perf_counter() - run.started if run.started else 0.0
         elif home.has_hogged(run):
             await asyncio.sleep(0)
-
-    async def _run_elsewhere(self, run: CellRun, timeout: float | None, concurrent: bool) -> None:
-        """Run *run* from another loop than the home loop."""
-        loop = self.manager.loop
-        if loop is None or not loop.is_running():
-            raise LoopError(f"the loop of namespace {self.manager.name!r} does not run: {loop!r}")
-        work = self.run(run, timeout=timeout, concurrent=concurrent)
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
     async def _run_specially(
         self, home: Home, run: CellRun, timeout: float | None, concurrent: bool

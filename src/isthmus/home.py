@@ -86,7 +86,7 @@ class Home:
                 self.loop,
                 name=f"isthmus {self.name}",
                 context=self.context,
-                ended=lambda task: _call(ended, task),
+                ended=lambda task: call_if_alive(ended, task),
             )
         return self._task
 
@@ -410,7 +410,8 @@ def _ancestry(job: Job | None) -> Iterator[Job]:
         job = job.parent
 
 
-def _call(method: weakref.WeakMethod[Any], task: asyncio.Task[None]) -> None:
+def call_if_alive(method: weakref.WeakMethod[Any], *arguments: object) -> None:
+    """Call *method*, unless the object that it belongs to is gone."""
     target = method()
     if target is not None:
-        target(task)
+        target(*arguments)

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Context
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from isthmus.namespace import NamespaceManager
 from isthmus.task_factory import belongs_to_task, close_with, own
@@ -103,7 +103,8 @@ def _items(value: object, path: str) -> Iterator[tuple[str, Any]]:
             yield f"{path}{{…}}", item
 
 
-def _has_succeeded(it: object) -> bool:
+def has_succeeded(it: object) -> TypeGuard[asyncio.Task[Any]]:
+    """Whether *it* is a task that has ended with a result."""
     done = isinstance(it, asyncio.Task) and it.done() and not it.cancelled()
     return done and it.exception() is None  # type: ignore[attr-defined]
 
@@ -194,7 +195,7 @@ class CoroutineLedger:
         """Drop finished tasks that have succeeded and that no name holds any more."""
         mapping = self._manager.namespace
         for name, task in list(self.pending.items()):
-            if mapping.get(name) is not task and _has_succeeded(task):
+            if mapping.get(name) is not task and has_succeeded(task):
                 del self.pending[name]
 
     def _settled(self, name: str, task: asyncio.Task[Any]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from isthmus.async_namespace import AsyncNamespaceManager, running_loop
 from isthmus.events import Context
-from isthmus.ledger import is_coroutine, is_untouched
+from isthmus.ledger import has_succeeded, is_coroutine, is_untouched
 from isthmus.portal import crossing_here, run_sync
 
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), ModuleType})
@@ -44,10 +44,6 @@ class ValidationReport:
     def clean(self) -> bool:
         """Whether there is nothing to report."""
         return not (self.unawaited or self.cancelled or self.failed)
-
-
-def _has_succeeded(task: asyncio.Task[Any]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None
 
 
 class NamespaceSynchronizer:
@@ -121,7 +117,7 @@ class NamespaceSynchronizer:
         mapping = self.manager.namespace
         for name in names:
             task = mapping.get(name)
-            if isinstance(task, asyncio.Task) and _has_succeeded(task):
+            if has_succeeded(task):
                 self.manager.rebind(name, task, task.result())
 
     def validate(self) -> ValidationReport:
