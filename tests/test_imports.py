@@ -21,11 +21,14 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bindings", "context_variables", "mailbox", "prompt_future", "tracebacks"),
-    ("events", "blocking", "namespace", "portal", "sources"),
-    ("cells", "jobs", "shared_loop", "transport"),
-    ("cell_thread", "colours", "home_task", "interrupts", "output", "task_factory"),
-    ("delegates", "home", "interceptors", "ledger"),
+    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "prompt_future"),
+    ("events", "blocking", "collector", "namespace", "sources", "tracebacks"),
+    ("cells", "jobs", "transport"),
+    ("colours", "output", "portal"),
+    ("home_task", "interrupts", "shared_loop", "task_factory"),
+    ("cell_thread", "delegates", "interceptors", "ledger"),
+    ("visitors",),
+    ("home", "thread_hooks"),
     ("adapters",),
     ("capabilities",),
     ("async_namespace",),
@@ -44,6 +47,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "portal": frozenset({"Runner.run", "drive_portal", "outcome_in_portal"}),
     "tracebacks": frozenset({"format_error", "safe_repr", "safe_str"}),
     "transport": frozenset({"Emitter.emit"}),
+    "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
 """Functions in which ``except Exception`` or ``except BaseException`` may stand."""
 

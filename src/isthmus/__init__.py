@@ -4,7 +4,9 @@ from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.capabilities import Capability, capability
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
 from isthmus.errors import (
+    AlreadyAwaitedError,
     BudgetExceeded,
+    CallbackError,
     CapabilityError,
     CapabilityRefused,
     CapabilityRevoked,
@@ -15,14 +17,21 @@ from isthmus.errors import (
     CellExit,
     CellInterrupted,
     CellTimeout,
+    CollectorError,
     CrossingError,
     DeadlockError,
+    ForeignGreenletError,
+    ForeignLoopError,
+    ForeignTaskError,
+    ForeignThreadError,
+    ForkedProcessError,
     InternalError,
     IsthmusError,
     LoopError,
     NoInputError,
     ReservedNameError,
     SessionClosedError,
+    TaskDestroyedError,
     UsageError,
 )
 from isthmus.events import (
@@ -56,11 +65,13 @@ from isthmus.session import CloseReport, Session
 from isthmus.transport import MemoryTransport, Transport
 
 __all__ = [
+    "AlreadyAwaitedError",
     "Approve",
     "AsyncExecutor",
     "AsyncNamespaceManager",
     "Budget",
     "BudgetExceeded",
+    "CallbackError",
     "Capability",
     "CapabilityCall",
     "CapabilityError",
@@ -77,6 +88,7 @@ __all__ = [
     "CellStarted",
     "CellTimeout",
     "CloseReport",
+    "CollectorError",
     "Context",
     "CoroutineAdopted",
     "CoroutinePolicy",
@@ -85,6 +97,11 @@ __all__ = [
     "DeadlockError",
     "Event",
     "ExecutionContextBridge",
+    "ForeignGreenletError",
+    "ForeignLoopError",
+    "ForeignTaskError",
+    "ForeignThreadError",
+    "ForkedProcessError",
     "Interceptor",
     "InternalError",
     "IsthmusError",
@@ -104,6 +121,7 @@ __all__ = [
     "SettledCoroutines",
     "Status",
     "StreamName",
+    "TaskDestroyedError",
     "Timeout",
     "Transport",
     "UsageError",

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import inspect
 import itertools
+import os
 import types
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -18,7 +19,8 @@ from typing import Any
 from isthmus.blocking import blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
-from isthmus.errors import LoopError, SessionClosedError
+from isthmus.collector import collector_hook
+from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
 from isthmus.home import Home, call_if_alive
 from isthmus.interceptors import Interceptor
 from isthmus.interrupts import main_thread_interrupts
@@ -28,6 +30,7 @@ from isthmus.output import output_hooks
 from isthmus.portal import run_sync
 from isthmus.sources import SourceBook
 from isthmus.task_factory import task_factory_hooks
+from isthmus.thread_hooks import thread_hooks
 
 CLEAN_UP_SECONDS = 1.0
 """How long a cancelled task may take to end before it is reported; from the air."""
@@ -38,9 +41,14 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     return asyncio._get_running_loop()
 
 
-def _remove_hooks_of(loop: asyncio.AbstractEventLoop, signals: bool) -> None:
+def _remove_hooks_of(loop: asyncio.AbstractEventLoop | None, signals: bool) -> None:
+    """Count a namespace out; *loop* is None where it has only what keeps the process safe."""
+    collector_hook.remove()
+    if loop is None:
+        return
     task_factory_hooks.remove(loop)
     output_hooks.remove()
+    thread_hooks.remove()
     if signals:
         main_thread_interrupts.remove()
 
@@ -82,6 +90,7 @@ class AsyncNamespaceManager(NamespaceManager):
         self.closed = False
         self.binds_invisibly = False
         self._cell_numbers = itertools.count(1)
+        self._process = os.getpid()
         self._async_functions: dict[str, Callable[..., Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._home: Home | None = None
@@ -184,11 +193,15 @@ class AsyncNamespaceManager(NamespaceManager):
 
     def _install_hooks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Install what the process and the loop share, to be removed however this object ends."""
+        collector_hook.install()
+        signals = False
         if self._hooks:
             task_factory_hooks.install(loop)
             output_hooks.install()
+            thread_hooks.install()
             signals = main_thread_interrupts.install()
-            self._remove_hooks = weakref.finalize(self, _remove_hooks_of, loop, signals)
+        hooked = loop if self._hooks else None
+        self._remove_hooks = weakref.finalize(self, _remove_hooks_of, hooked, signals)
 
     def _release_hooks(self) -> None:
         """Remove the hooks, once."""
@@ -359,10 +372,16 @@ class AsyncNamespaceManager(NamespaceManager):
 
         Raises:
             LoopError: The home loop does not run. *work* is closed.
+            ForkedProcessError: It runs in the parent process. *work* is closed.
 
         Cancel: cancels *work*.
         """
         loop = self._loop
+        if os.getpid() != self._process:
+            work.close()
+            raise ForkedProcessError(
+                f"namespace {self.name!r} lives in the process that this one was forked from"
+            )
         if loop is None or not loop.is_running():
             work.close()
             raise LoopError(f"the loop of namespace {self.name!r} does not run: {loop!r}")

@@ -204,7 +204,7 @@ class Capability:
         """Raise *error* again, with the way out if the call itself could not cross."""
         if can_run_sync():  # it is the host's function that could not
             raise error
-        raise CrossingError(
+        raise type(error)(
             f"{self.name}() was called in sync code that has no way to wait for it; await "
             f"{self.name}.aio() in an async function instead ({error})"
         ) from error

@@ -165,7 +165,7 @@ class CellThread:
                 name=self.name,
                 daemon=True,
             )
-            self._thread.start()
+            contextvars.Context().run(self._thread.start)  # by no job: it is ours
         self.inbox.put(job)
 
     @property
@@ -335,6 +335,10 @@ class CellThread:
         if self._held:
             held, self._held = self._held, []
             self._post(held)
+
+    def can_wait(self) -> bool:
+        """Whether the session is open, so that the loop would answer."""
+        return self._close_reason is None
 
     def wait_in_loop(self, awaitable: Awaitable[Any]) -> Any:
         """Have the loop await *awaitable*, and run nested jobs meanwhile. The thread's own call.

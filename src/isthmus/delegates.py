@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any
 
 from isthmus.errors import LoopError
@@ -31,14 +32,20 @@ class Delegate:
 
     Arguments:
         loop: The loop, which runs in another thread.
+        began: Called there with the task, once there is one.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        began: Callable[[asyncio.Task[None]], object] | None = None,
+    ) -> None:
         self.loop = loop
+        self._began = began
         self._context = copy_context()
-        self._orders: asyncio.Queue[_Order | None] = asyncio.Queue()
+        self._orders: asyncio.Queue[Order | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
-        self._current: _Order | None = None
+        self._current: Order | None = None
         self._cancels = 0
 
     # -- the caller's side -----------------------------------------------------------------------
@@ -52,17 +59,35 @@ class Delegate:
         Cancel: cancels *work* there and does not wait for its end; an error that it raises then
         goes to the exception handler of the loop.
         """
-        order = _Order(work, Future())
-        try:
-            self.loop.call_soon_threadsafe(self._accept, order)
-        except RuntimeError as error:
-            work.close()
-            raise LoopError(f"{self.loop!r} has just been closed") from error
+        order = self.begin(work)
         try:
             return await asyncio.wrap_future(order.outcome)
         except asyncio.CancelledError:
-            self._say(self._cancel, order)
+            self.cancel(order)
             raise
+
+    def begin(self, work: Coroutine[Any, Any, Any], given: object = None) -> Order:
+        """Have *work* awaited there, after what was begun before. Threads: any.
+
+        Arguments:
+            work: What to await.
+            given: What *work* itself awaits; closed with it where it is a coroutine.
+
+        Raises:
+            LoopError: The loop is closed. *work* is closed as well.
+        """
+        order = Order(work, Future(), given)
+        try:
+            self.loop.call_soon_threadsafe(self._accept, order)
+        except RuntimeError as error:
+            order.refuse()
+            raise LoopError(f"{self.loop!r} has just been closed") from error
+        return order
+
+    def cancel(self, order: Order) -> None:
+        """Cancel what was begun, without waiting for its end. Threads: any."""
+        order.outcome.cancel()
+        self._say(self._cancel, order)
 
     def dismiss(self) -> None:
         """Have the task end once it has done what it was given. Idempotent. Threads: any."""
@@ -74,15 +99,17 @@ class Delegate:
 
     # -- the other loop's side -------------------------------------------------------------------
 
-    def _accept(self, order: _Order) -> None:
+    def _accept(self, order: Order) -> None:
         # Not by the loop's factory: the task is the host's, whatever the context variables say.
         if self._task is None:
             self._task = asyncio.Task(self._serve(), loop=self.loop, context=self._context)
+            if self._began is not None:
+                self._began(self._task)
         elif self._task.done():
             order.refuse()
         self._orders.put_nowait(order)
 
-    def _cancel(self, order: _Order) -> None:
+    def _cancel(self, order: Order) -> None:
         if self._current is order and self._task is not None:
             self._cancels += 1
             self._task.cancel()
@@ -97,7 +124,7 @@ class Delegate:
                 if left is not None:
                     left.refuse()
 
-    async def _perform(self, order: _Order) -> None:
+    async def _perform(self, order: Order) -> None:
         if order.outcome.cancelled():
             order.refuse()
             return
@@ -116,7 +143,7 @@ class Delegate:
         """Whether somebody else wants the task to end: the loop's shutdown."""
         return self._task is not None and self._task.cancelling() > 0
 
-    def _settle(self, order: _Order, value: Any, error: BaseException | None) -> None:
+    def _settle(self, order: Order, value: Any, error: BaseException | None) -> None:
         outcome = order.outcome
         if isinstance(error, asyncio.CancelledError):
             outcome.cancel()
@@ -131,15 +158,18 @@ class Delegate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Order:
+class Order:
     """Something to be awaited by a delegate, and where to say how it ended."""
 
     work: Coroutine[Any, Any, Any]
     outcome: Future[Any]
+    given: object = None
 
     def refuse(self) -> None:
         """Say that it was cancelled; it may not even have begun."""
         self.work.close()
+        if isinstance(self.given, CoroutineType):
+            self.given.close()
         self.outcome.cancel()
 
 

@@ -12,7 +12,16 @@
     │   ├── SessionClosedError   the session has ended (also a RuntimeError)
     │   ├── NoInputError         input() where the host has given none (also a RuntimeError)
     │   └── CrossingError        an await that cannot be done from here (also a RuntimeError)
-    │       └── DeadlockError    the wait could never end
+    │       ├── ForeignThreadError    in a thread that no code of a session has started
+    │       ├── ForeignTaskError      in a task that no cell runs in
+    │       ├── ForeignGreenletError  in a greenlet that does not come from the cell
+    │       ├── ForeignLoopError      for a future of another event loop
+    │       ├── AlreadyAwaitedError   for a coroutine that somebody has awaited, or awaits now
+    │       ├── CollectorError        in a finalizer that the garbage collector runs
+    │       ├── ForkedProcessError    in a child process made by fork
+    │       ├── TaskDestroyedError    in a task that is being destroyed
+    │       └── DeadlockError         the wait could never end
+    │           └── CallbackError     in a callback of the loop, which would wait for itself
     ├── CapabilityError          the host's rules stopped the call of a capability
     │   ├── CapabilityRevoked    it was taken back (also a RuntimeError)
     │   ├── CapabilityRefused    it was not approved (also a PermissionError)
@@ -86,8 +95,44 @@ class CrossingError(UsageError, RuntimeError):
     """An awaitable cannot be waited for from here. The coroutine that was given is closed."""
 
 
+class ForeignThreadError(CrossingError):
+    """No code of a session has started this thread, so that there is no loop to wait in."""
+
+
+class ForeignTaskError(CrossingError):
+    """No cell runs in this task: it could not go on while sync code below it waits."""
+
+
+class ForeignGreenletError(CrossingError):
+    """The greenlet does not come from the cell, which therefore cannot be left from here."""
+
+
+class ForeignLoopError(CrossingError):
+    """The future belongs to another event loop, which alone can wake who waits for it."""
+
+
+class AlreadyAwaitedError(CrossingError):
+    """The coroutine was awaited before, or is being awaited now. It is left as it is."""
+
+
+class CollectorError(CrossingError):
+    """The garbage collector is at work below: nothing may be switched away from its middle."""
+
+
+class ForkedProcessError(CrossingError):
+    """The loop of the session runs in the parent process only."""
+
+
+class TaskDestroyedError(CrossingError):
+    """The task is being destroyed, and will not run again."""
+
+
 class DeadlockError(CrossingError):
     """The wait could never end. The coroutine that was given is closed."""
+
+
+class CallbackError(DeadlockError):
+    """A callback of the event loop cannot wait for that loop, which waits for the callback."""
 
 
 class NoInputError(UsageError, RuntimeError):

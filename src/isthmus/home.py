@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 import weakref
 from collections import deque
@@ -33,9 +34,10 @@ from isthmus.home_task import (
     take_back,
 )
 from isthmus.interrupts import on_main_thread
-from isthmus.jobs import Job, current_job
+from isthmus.jobs import Crossing, Job, current_job
 from isthmus.mailbox import Mailbox
 from isthmus.portal import in_portal
+from isthmus.visitors import Visitor
 
 HOGGED_SECONDS = 0.005
 """How long cells that end at once may follow each other before the loop goes round in between."""
@@ -73,6 +75,7 @@ class Home:
         self._task: HomeTask | None = None
         self._thread: CellThread | None = None
         self.on_main_thread = on_main_thread()
+        self.loop_thread = threading.get_ident()
         self._extra_threads: set[CellThread] = set()
         self._concurrent_tasks: set[asyncio.Task[None]] = set()
 
@@ -231,6 +234,12 @@ class Home:
         mailbox.redeliver()
         if job.snapshot is not None:
             ContextMirror(PRIVATE_VARIABLES).reflect(job.snapshot)
+
+    # -- other threads -----------------------------------------------------------------------
+
+    def crossing(self) -> Crossing:
+        """The way to the loop, for one wait of a thread that works for one of the jobs."""
+        return Visitor(self, once=True)
 
     # -- what a thread says ------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ Assumes: the handler is installed and removed on the main thread, the only one w
 
 from __future__ import annotations
 
+import contextvars
 import signal
 import threading
 import time
@@ -109,7 +110,7 @@ class MainThreadInterrupts:
                 self._watchdog = threading.Thread(
                     target=self._watch, name="isthmus watchdog", daemon=True
                 )
-                self._watchdog.start()
+                contextvars.Context().run(self._watchdog.start)  # by no job: it is ours
             elif when < self._next_look:
                 self._changed.notify()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Awaitable
 from contextvars import Context as ContextSnapshot
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol
@@ -26,11 +27,36 @@ class InterruptGuard(Protocol):
         """Interrupt it no more, and take back an interrupt that has not arrived yet."""
 
 
+class Crossing(Protocol):
+    """How a thread that is not the loop's gets an awaitable waited for, and callbacks called."""
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        """Have the loop run *handle* when the thread waits next, or has ended its job."""
+
+    def wait_in_loop(self, awaitable: Awaitable[Any]) -> Any:
+        """Have the loop wait for *awaitable*; return its result or raise its error."""
+
+    def can_wait(self) -> bool:
+        """Whether there is still a loop that would."""
+
+
 class JobOwner(Protocol):
     """Whose jobs they are: a home."""
 
     tasks: weakref.WeakSet[asyncio.Task[Any]]
     """Tasks that its jobs have started."""
+
+    loop: asyncio.AbstractEventLoop
+    """The loop that waits for what its jobs await."""
+
+    loop_thread: int
+    """The identifier of the loop's thread."""
+
+    closed: bool
+    """Whether the session has ended."""
+
+    def crossing(self) -> Crossing:
+        """The way to the loop, for one wait of a thread that belongs to no job. Threads: any."""
 
     def ended(self, job: Job) -> None:
         """*job* has run."""

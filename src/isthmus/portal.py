@@ -1,7 +1,7 @@
 """The portal: sync code that waits for an awaitable while the event loop goes on.
 
 Owns the greenlets in which cell code runs on the loop's thread, ``run_sync``, and the refusal of
-crossings that cannot work. Refuses to know: cells, namespaces, sessions.
+crossings that cannot work. Refuses to know: cells, namespaces, sessions; of a job, only its owner.
 
 A task that drives :func:`in_portal` runs a function in a greenlet of its own. Inside, ``run_sync``
 steps the awaitable right there, in the greenlet; only what really suspends (the *trap*, a future)
@@ -19,30 +19,35 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 import threading
 import types
+from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from isthmus.errors import CrossingError
+from isthmus.collector import collector
+from isthmus.errors import (
+    AlreadyAwaitedError,
+    CallbackError,
+    CollectorError,
+    CrossingError,
+    ForeignGreenletError,
+    ForeignLoopError,
+    ForeignTaskError,
+    ForeignThreadError,
+    ForkedProcessError,
+    TaskDestroyedError,
+)
+from isthmus.jobs import Crossing, current_job
 
 T = TypeVar("T")
 
 POOLED_RUNNERS = 64
 """Greenlets kept per thread, 17 kB each: more cells than that parked at once is rare."""
-
-
-class Crossing(Protocol):
-    """How a thread that is not the loop's gets an awaitable waited for, and callbacks called."""
-
-    def hold(self, handle: asyncio.Handle) -> None:
-        """Have the loop run *handle* when the thread waits next, or has ended its job."""
-
-    def wait_in_loop(self, awaitable: Awaitable[Any]) -> Any:
-        """Have the loop wait for *awaitable*; return its result or raise its error."""
 
 
 class Portal:
@@ -102,15 +107,31 @@ class _ThreadState(threading.local):
         portals: The portal of each task that has one.
         idle: Runners that wait for a function.
         crossing: Set in threads whose awaits are done by a loop elsewhere.
+        inherited: In a forked child, what the parent's tasks had here: kept, since a suspended
+            greenlet that is dropped runs its ``finally`` blocks, which are the parent's to run.
     """
 
     def __init__(self) -> None:
         self.portals: dict[asyncio.Task[Any], Portal] = {}
         self.idle: list[Runner] = []
         self.crossing: Crossing | None = None
+        self.inherited: list[object] = []
 
 
 _state = _ThreadState()
+
+
+def _forget_parent() -> None:
+    """In a forked child: the loop that waits for this code's awaitables is not here any more."""
+    state = _state
+    if state.portals or state.crossing is not None:
+        state.inherited += [state.portals, state.crossing]
+        state.portals, state.crossing = {}, None
+    current_job.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 def set_crossing(crossing: Crossing | None) -> None:
@@ -230,10 +251,16 @@ def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
     """The coroutine or iterator that steps *awaitable*, as ``await`` would get it.
 
     Raises:
+        AlreadyAwaitedError: It is a coroutine that somebody else is stepping.
+        ForeignLoopError: It is a future of another loop that is not done.
         TypeError: *awaitable* cannot be awaited; with the words of CPython.
     """
     if isinstance(awaitable, types.CoroutineType):
+        if awaitable.cr_suspended:
+            raise AlreadyAwaitedError(f"{awaitable!r} is being awaited already: {_ONE_AWAIT}")
         return awaitable  # type: ignore[return-value]
+    if asyncio.isfuture(awaitable):
+        _check_loop(awaitable)
     method = getattr(type(awaitable), "__await__", None)
     if method is not None:
         return method(awaitable)  # type: ignore[no-any-return]
@@ -241,6 +268,18 @@ def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
         return awaitable  # type: ignore[return-value]
     kind = type(awaitable).__name__
     raise TypeError(f"object {kind} can't be used in 'await' expression")
+
+
+_ONE_AWAIT = "a coroutine is awaited once; make a task of it, which any number of waits may share"
+
+
+def _check_loop(future: asyncio.Future[Any]) -> None:
+    """Refuse to wait for a future that the running loop cannot wait for."""
+    if not future.done() and future.get_loop() is not _get_running_loop():
+        raise ForeignLoopError(
+            f"{future!r} belongs to another event loop: wait for it there, with "
+            "asyncio.run_coroutine_threadsafe() and asyncio.wrap_future()"
+        )
 
 
 def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
@@ -251,8 +290,8 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
     try:
         trap = send(None)
         while True:
-            if portal.closing:
-                _refuse(awaitable, "run_sync() cannot wait: its task is being destroyed")
+            if portal.closing or collector.at_work:
+                _refuse_to_leave(portal, awaitable)
             portal.waiting = getcurrent()
             value = portal.driver.switch(trap)
             error, portal.thrown = portal.thrown, None
@@ -265,6 +304,9 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
     except StopIteration as stop:
         _check_returned(stepper, stop)
         return stop.value
+    except (RuntimeError, ValueError) as error:
+        _check_begun(stepper, error)
+        raise
 
 
 class _Next:
@@ -311,15 +353,58 @@ def _check_returned(stepper: object, stop: StopIteration) -> None:
         raise RuntimeError("coroutine raised StopIteration") from stop
 
 
-def _refuse(awaitable: object, message: str) -> NoReturn:
+def _check_begun(stepper: object, error: Exception) -> None:
+    """Say by name that a coroutine could not be begun, where that is what *error* says.
+
+    CPython raises it in ``send`` itself, so that its traceback ends with our frame.
+
+    Raises:
+        AlreadyAwaitedError: The coroutine has ended, or is running now.
+    """
+    tb, native = error.__traceback__, isinstance(stepper, types.CoroutineType)
+    if native and error.__cause__ is None and tb is not None and tb.tb_next is None:
+        raise AlreadyAwaitedError(f"{stepper!r}: {error}; {_ONE_AWAIT}") from error
+
+
+def _refuse(kind: type[CrossingError], awaitable: object, message: str) -> NoReturn:
     """Close a coroutine that nobody will await, then raise.
 
     Raises:
-        CrossingError: Always, with *message*.
+        CrossingError: Always: *kind*, with *message*.
     """
     if isinstance(awaitable, types.CoroutineType):
         awaitable.close()
-    raise CrossingError(message)
+    raise kind(message)
+
+
+def _refuse_to_leave(portal: Portal, awaitable: object) -> NoReturn:
+    """Refuse to switch out of the greenlet: nobody would come back, or something would break."""
+    if portal.closing:
+        message = "run_sync() cannot wait: its task is being destroyed"
+        _refuse(TaskDestroyedError, awaitable, message)
+    _refuse(
+        CollectorError,
+        awaitable,
+        "run_sync() cannot wait in a finalizer that the garbage collector runs: close the object "
+        "before it is dropped, or start a task instead, with asyncio.create_task()",
+    )
+
+
+def _refuse_without_loop(awaitable: object) -> NoReturn:
+    """Refuse in a thread in which no loop runs, and from which none can be reached."""
+    if _state.inherited:
+        _refuse(
+            ForkedProcessError,
+            awaitable,
+            "run_sync() cannot wait in a forked child: the session's loop runs in the parent; use "
+            "asyncio.run() here, or the 'spawn' start method of multiprocessing",
+        )
+    _refuse(
+        ForeignThreadError,
+        awaitable,
+        "run_sync() needs the event loop of a session, and this thread has none: call it from a "
+        "cell or from a thread that a cell has started, or use asyncio.run() here",
+    )
 
 
 def _reaches(portal: Portal) -> bool:
@@ -338,31 +423,25 @@ def _portal_here(awaitable: object) -> Portal:
     Raises:
         CrossingError: There is none that could be used from here; says why and what to do.
     """
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        _refuse(
-            awaitable,
-            "run_sync() needs the event loop of a session, and this thread has none: call it "
-            "from a cell, or use asyncio.run() here",
-        )
+    task = asyncio.current_task()
     if task is None:
         _refuse(
+            CallbackError,
             awaitable,
             "run_sync() cannot wait in a callback of the event loop, which would wait for itself: "
             "start a task instead, with asyncio.create_task()",
         )
-    assert task is not None
     portal = _state.portals.get(task)
     if portal is None:
         _refuse(
+            ForeignTaskError,
             awaitable,
             f"run_sync() cannot wait in task {task.get_name()!r}, which no cell runs in: "
             "make the function async and await it there",
         )
-    assert portal is not None
     if getcurrent() is not portal.runner and not _reaches(portal):
         _refuse(
+            ForeignGreenletError,
             awaitable,
             "run_sync() was called in a greenlet that does not belong to the cell (gevent?): "
             "call it from the cell's own code",
@@ -370,25 +449,41 @@ def _portal_here(awaitable: object) -> Portal:
     return portal
 
 
+def _crossing_here(awaitable: object) -> Crossing | None:
+    """How this thread reaches a loop that runs elsewhere; None where one runs here.
+
+    Raises:
+        CrossingError: No loop runs here, and none can be reached.
+    """
+    crossing = _state.crossing
+    if crossing is None and _get_running_loop() is None:
+        job = current_job.get()
+        if job is None:
+            _refuse_without_loop(awaitable)
+        crossing = job.owner.crossing()
+    return crossing
+
+
 def run_sync(awaitable: Awaitable[T]) -> T:
     """Wait for *awaitable* from sync code and return its result, while the event loop goes on.
 
     Works in the code of a cell, at any depth: in a ``sorted`` key, a property, ``__init__``, a
-    comprehension, a sync function called by an async one. The name is Pyodide's.
+    comprehension, a sync function called by an async one; and in threads that such code has
+    started. The name is Pyodide's.
 
     Returns:
         What ``await awaitable`` would give. Raises what it would raise.
 
     Raises:
-        CrossingError: There is no way to wait from here: a callback of the loop, a task that no
-            cell runs in, a foreign greenlet, a thread without a loop. A coroutine that was given
-            is closed, so that it warns of nothing.
+        CrossingError: There is no way to wait from here; each reason has a subclass of its own. A
+            coroutine that was given is closed, so that it warns of nothing, unless it is awaited
+            elsewhere.
         TypeError: *awaitable* cannot be awaited.
 
     Threads: the loop's, under a cell; threads of a session. Cancel: a cancellation of the cell is
     raised here, as ``asyncio.CancelledError``.
     """
-    crossing = _state.crossing
+    crossing = _crossing_here(awaitable)
     if crossing is not None:
         return crossing.wait_in_loop(awaitable)  # type: ignore[no-any-return]
     return _wait_in_portal(_portal_here(awaitable), awaitable)  # type: ignore[no-any-return]
@@ -396,10 +491,11 @@ def run_sync(awaitable: Awaitable[T]) -> T:
 
 def can_run_sync() -> bool:
     """Whether :func:`run_sync` would work here. Threads: any."""
-    if _state.crossing is not None:
-        return True
     try:
-        _portal_here(None)
+        crossing = _crossing_here(None)
+        if crossing is not None:
+            return crossing.can_wait()
+        portal = _portal_here(None)
     except CrossingError:
         return False
-    return True
+    return not (portal.closing or collector.at_work)
