@@ -58,6 +58,10 @@ REQUIREMENTS: dict[str, str] = {
         "thread-locals and thread-bound objects persist."
     ),
     "3.3-awaits-in-home-task": "What a thread cell awaits, the home task awaits for it.",
+    "3.3-other-threads": (
+        "Any other thread that session code starts has a task of its own for what it awaits, and "
+        "the context variables of its start."
+    ),
     "3.4-order": (
         "Cells of a session run one at a time, first come first served, over all contexts."
     ),
@@ -148,6 +152,9 @@ REQUIREMENTS: dict[str, str] = {
         "frames."
     ),
     "6.4-errors": "Ours form one tree; a refused call changes nothing.",
+    "4.5-deadlocks": (
+        "A wait that cannot end raises with both sides named, or is bounded by the cell's timeout."
+    ),
     "6.5-hooks": (
         "Hooks go in with the first session and out with the last, call what they found and "
         "leave a later patch by others in place."

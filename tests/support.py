@@ -16,6 +16,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -327,6 +328,8 @@ class Census:
             "sys.excepthook": sys.excepthook,
             "threading.excepthook": threading.excepthook,
             "threading.Thread.start": threading.Thread.start,
+            "ThreadPoolExecutor.submit": ThreadPoolExecutor.submit,
+            "gc.callbacks": [it for it in gc.callbacks if "isthmus" in str(it)],
             "asyncio.current_task": asyncio.current_task,
             "asyncio.tasks.current_task": asyncio.tasks.current_task,
             "asyncio.run": asyncio.run,

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import inspect
 import sys
 import threading
 import traceback
@@ -19,7 +18,7 @@ from typing import Any
 import greenlet
 import pytest
 
-from isthmus import CrossingError, Session, can_run_sync, run_sync
+from isthmus import CrossingError, Session, run_sync
 from isthmus.portal import in_portal
 from support import LoopThread, LoopWatch, run_in_child
 
@@ -365,73 +364,6 @@ async def test_exceptions_of_the_protocols_of_generators_do_not_confuse_it(
     assert await session.execute("await asyncio.sleep(0, 'on')") == "on"
 
 
-# -- refusals --------------------------------------------------------------------------------------------
-
-
-def closed(coroutine: Any) -> bool:
-    """Whether *coroutine* is closed."""
-    return inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
-
-
-@requirement("4.1-refusals")
-def test_without_a_loop_it_says_what_to_do() -> None:
-    coroutine = tick()
-    with pytest.raises(CrossingError, match=r"asyncio\.run\(\)"):
-        run_sync(coroutine)
-    assert closed(coroutine)
-    assert not can_run_sync()
-
-
-@requirement("4.1-refusals")
-async def test_in_a_callback_of_the_loop_it_says_what_to_do() -> None:
-    found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    coroutine = tick()
-
-    def callback() -> None:
-        try:
-            assert not can_run_sync()
-            run_sync(coroutine)
-        except CrossingError as error:
-            found.set_result(error)
-
-    asyncio.get_running_loop().call_soon(callback)
-    assert "create_task" in str(await found)
-    assert closed(coroutine)
-
-
-@requirement("4.1-refusals")
-async def test_in_a_task_of_the_host_it_names_the_task() -> None:
-    asyncio.current_task().set_name("of the host")  # type: ignore[union-attr]
-    coroutine = tick()
-    with pytest.raises(CrossingError, match=r"'of the host'.*await it"):
-        run_sync(coroutine)
-    assert closed(coroutine)
-    assert not can_run_sync()
-
-
-@requirement("4.1-refusals")
-async def test_in_a_foreign_greenlet_it_says_what_to_do(session: Session) -> None:
-    coroutine = tick()
-    main = greenlet.getcurrent()
-
-    def foreign() -> Any:
-        try:
-            run_sync(coroutine)
-        except CrossingError as error:
-            return str(error)
-
-    def code() -> Any:
-        other = greenlet.greenlet(foreign, parent=main)
-        other.parent = main  # not below the cell's own greenlet
-        return other
-
-    session.update_namespace({"code": code})
-    other = await session.execute("code()", context="sync")
-    message = other.switch()
-    assert "run_sync()" in message
-    assert closed(coroutine)
-
-
 @requirement("4.1-portal-rules")
 async def test_a_greenlet_started_inside_a_cell_can_wait(session: Session, context: str) -> None:
     def code() -> int:
@@ -439,31 +371,6 @@ async def test_a_greenlet_started_inside_a_cell_can_wait(session: Session, conte
 
     session.update_namespace({"code": code})
     assert await session.execute("code() + code()", context=context) == 6
-
-
-@requirement("4.1-refusals")
-async def test_something_that_is_no_awaitable_is_a_type_error(
-    session: Session, context: str
-) -> None:
-    result = await session.run("run_sync(5)", context=context)
-    assert isinstance(result.error, TypeError)
-    assert "await" in str(result.error)
-    assert await session.execute("await asyncio.sleep(0, 'on')", context=context) == "on"
-
-
-@requirement("4.1-refusals")
-async def test_a_plain_thread_of_a_cell_is_refused_or_served_by_name(
-    session: Session, context: str
-) -> None:
-    code = (
-        "import threading\nfound = []\n"
-        "def work():\n    try:\n        found.append(run_sync(asyncio.sleep(0, 'served')))\n"
-        "    except Exception as error:\n        found.append(error)\n"
-        "t = threading.Thread(target=work)\nt.start()\n"
-        "await asyncio.to_thread(t.join, 5)\nfound[0]"
-    )
-    value = await session.execute(code, context=context)
-    assert value == "served" or isinstance(value, CrossingError)
 
 
 # -- the end of a task -----------------------------------------------------------------------------------

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any
 
 from isthmus.errors import LoopError
-from isthmus.home_task import take_back
+from isthmus.home_task import made_by_scope, take_back
+from isthmus.mailbox import Mailbox
 from isthmus.portal import outcome_in_portal, run_sync
 
 
@@ -43,8 +45,8 @@ class Delegate:
         self.loop = loop
         self._began = began
         self._context = copy_context()
-        self._orders: asyncio.Queue[Order | None] = asyncio.Queue()
-        self._task: asyncio.Task[None] | None = None
+        self._mailbox = Mailbox(loop)
+        self._task: DelegateTask | None = None
         self._current: Order | None = None
         self._cancels = 0
 
@@ -76,7 +78,7 @@ class Delegate:
         Raises:
             LoopError: The loop is closed. *work* is closed as well.
         """
-        order = Order(work, Future(), given)
+        order = Order(self, work, Future(), given)
         try:
             self.loop.call_soon_threadsafe(self._accept, order)
         except RuntimeError as error:
@@ -91,7 +93,7 @@ class Delegate:
 
     def dismiss(self) -> None:
         """Have the task end once it has done what it was given. Idempotent. Threads: any."""
-        self._say(self._orders.put_nowait, None)
+        self._say(self._mailbox.put, None)
 
     def _say(self, callback: Callable[..., object], *args: object) -> None:
         with suppress(RuntimeError):  # the loop is closed, and its tasks have been cancelled
@@ -102,29 +104,22 @@ class Delegate:
     def _accept(self, order: Order) -> None:
         # Not by the loop's factory: the task is the host's, whatever the context variables say.
         if self._task is None:
-            self._task = asyncio.Task(self._serve(), loop=self.loop, context=self._context)
+            self._task = DelegateTask(self._mailbox, self.loop, self._context)
             if self._began is not None:
                 self._began(self._task)
-        elif self._task.done():
+        if self._task.done() or self._task.ending:
             order.refuse()
-        self._orders.put_nowait(order)
+        else:
+            self._mailbox.put(order)
 
     def _cancel(self, order: Order) -> None:
         if self._current is order and self._task is not None:
             self._cancels += 1
-            self._task.cancel()
+            asyncio.Task.cancel(self._task)
 
-    async def _serve(self) -> None:
-        try:
-            while (order := await self._orders.get()) is not None:
-                await self._perform(order)
-        finally:  # the loop may be shutting down
-            while not self._orders.empty():
-                left = self._orders.get_nowait()
-                if left is not None:
-                    left.refuse()
-
-    async def _perform(self, order: Order) -> None:
+    async def perform_order(self, order: Order) -> None:
+        """Do what one order says. In the task."""
+        assert self._task is not None
         if order.outcome.cancelled():
             order.refuse()
             return
@@ -134,14 +129,10 @@ class Delegate:
         if self._cancels:
             count, self._cancels = self._cancels, 0
             await take_back(count)
-        elif isinstance(error, asyncio.CancelledError) and self._is_cancelled():
+        elif isinstance(error, asyncio.CancelledError) and self._task.ending:
             order.refuse()
             raise error
         self._settle(order, value, error)
-
-    def _is_cancelled(self) -> bool:
-        """Whether somebody else wants the task to end: the loop's shutdown."""
-        return self._task is not None and self._task.cancelling() > 0
 
     def _settle(self, order: Order, value: Any, error: BaseException | None) -> None:
         outcome = order.outcome
@@ -157,13 +148,53 @@ class Delegate:
             self.loop.call_exception_handler({"message": message, "exception": error})
 
 
+class DelegateTask(asyncio.Task[None]):
+    """The task itself. Made directly, so that no task factory has a say in it.
+
+    A scope that one piece of work has entered may cancel it, and does then what it does in one long
+    coroutine. Any other cancellation (a session that closes, the loop's shutdown) is meant for
+    good.
+
+    Attributes:
+        ending: It takes nothing more.
+    """
+
+    def __init__(self, mailbox: Mailbox, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+        self.ending = False
+        self._mailbox = mailbox
+        super().__init__(_serve(mailbox), loop=loop, context=context)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel as any task; where no scope asks, end."""
+        if not made_by_scope(sys._getframe(1)):
+            self.ending = True
+            self._mailbox.put(None)
+        return super().cancel(msg)
+
+
+async def _serve(mailbox: Mailbox) -> None:
+    """Perform what comes until told to leave, and refuse the rest."""
+    try:
+        while (order := await mailbox.get()) is not None:
+            mailbox.redeliver()
+            await order.perform()
+    finally:
+        while isinstance(left := mailbox.get_nowait(), Order):
+            left.refuse()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """Something to be awaited by a delegate, and where to say how it ended."""
 
+    delegate: Delegate
     work: Coroutine[Any, Any, Any]
     outcome: Future[Any]
     given: object = None
+
+    async def perform(self) -> None:
+        """Do it. In the delegate's task."""
+        await self.delegate.perform_order(self)
 
     def refuse(self) -> None:
         """Say that it was cancelled; it may not even have begun."""

@@ -43,7 +43,7 @@ async def absorb_cancellation() -> None:
             await asyncio.sleep(0)
 
 
-def _made_by_scope(caller: FrameType) -> bool:
+def made_by_scope(caller: FrameType) -> bool:
     """Whether the function that calls ``cancel`` is a method of something to be left again.
 
     True for ``asyncio.timeout``, task groups, anyio's and async_timeout's scopes: each takes its
@@ -130,7 +130,7 @@ class HomeTask(asyncio.Task[None]):
             self.shutting_down = True
         elif not self.started:
             return False  # it would end without a word, and has nothing to cancel yet
-        elif not _made_by_scope(sys._getframe(1)):
+        elif not made_by_scope(sys._getframe(1)):
             self.stray_cancels += 1
         return super().cancel(msg)
 

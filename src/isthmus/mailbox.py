@@ -68,6 +68,10 @@ class Mailbox:
                 self._waiter = None
         return self._items.popleft()
 
+    def get_nowait(self) -> Work | None:
+        """The next item; None, too, where there is none."""
+        return self._items.popleft() if self._items else None
+
     def redeliver(self) -> None:
         """Let a cancellation that came during :meth:`get` arrive at the reader's next ``await``.
 
