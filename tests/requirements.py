@@ -155,6 +155,7 @@ REQUIREMENTS: dict[str, str] = {
     "4.5-deadlocks": (
         "A wait that cannot end raises with both sides named, or is bounded by the cell's timeout."
     ),
+    "5.4-failures": "A failed task that nobody awaits is reported promptly.",
     "4-stress": "100,000 mixed crossings from threads and tasks at once leave nothing behind.",
     "6.5-hooks": (
         "Hooks go in with the first session and out with the last, call what they found and "

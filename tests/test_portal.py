@@ -20,7 +20,7 @@ import pytest
 
 from isthmus import CrossingError, Session, run_sync
 from isthmus.portal import in_portal
-from support import LoopThread, LoopWatch, run_in_child
+from support import LoopThread, LoopWatch, eventually, run_in_child
 
 requirement = pytest.mark.requirement
 
@@ -533,3 +533,17 @@ def test_a_session_closed_while_a_thread_waits_fails_the_wait() -> None:
 
     result = asyncio.run(main())
     assert result.error is not None
+
+
+@requirement("5.4-failures")
+async def test_the_failure_of_a_task_is_reported_when_the_task_is_dropped(
+    session: Session, loop_watch: LoopWatch
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        await session.execute("async def fail(): 1 / 0\nasyncio.create_task(fail())\nNone")
+        await eventually(lambda: loop_watch.complaints)
+    finally:
+        gc.enable()
+    assert [it["message"] for it in loop_watch.complaints] == ["Task exception was never retrieved"]

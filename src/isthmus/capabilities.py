@@ -189,9 +189,14 @@ class Capability:
         is_async = stands_in_async(caller, self._namespace_id)
         visit = _Visit(self, args, kwargs, is_async=is_async)
         if is_async and self._awaits:
-            return visit.perform()
+            return self._named(visit.perform())
         result = self._wait(visit.perform())
         return _ended(result) if is_async and visit.awaited else result
+
+    def _named(self, coroutine: Any) -> Any:
+        """Let *coroutine* be called as the cell calls it, in warnings and where it is shown."""
+        coroutine.__name__ = coroutine.__qualname__ = self.name
+        return coroutine
 
     def _wait(self, awaitable: Awaitable[Any]) -> Any:
         """Wait for *awaitable* from sync code."""

@@ -213,16 +213,15 @@ async def in_portal(function: Callable[[], T]) -> T:
 
     Cancel: a cancellation of the task arrives in *function* at the ``run_sync`` that waits.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    if task in _state.portals:
-        return function()
-    portal, trap = open_portal(function, task)
-    if not portal.finished:
-        await drive_portal(portal, task, trap)
-    if portal.error is not None:
-        raise portal.error
-    return portal.value  # type: ignore[no-any-return]
+    value, error = await outcome_in_portal(function)
+    if error is None:
+        return value  # type: ignore[return-value]
+    try:
+        raise error
+    finally:
+        # The traceback holds this frame: an error that it holds again would be in a cycle, and the
+        # failure of a task be reported when the garbage collector comes by.
+        del error
 
 
 async def outcome_in_portal(function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
@@ -266,8 +265,12 @@ def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
         return method(awaitable)  # type: ignore[no-any-return]
     if inspect.isawaitable(awaitable):  # a generator made by types.coroutine
         return awaitable  # type: ignore[return-value]
-    kind = type(awaitable).__name__
-    raise TypeError(f"object {kind} can't be used in 'await' expression")
+    refusal = TypeError(f"object {type(awaitable).__name__} can't be used in 'await' expression")
+    refusal.add_note(
+        "A capability that is sync, or that is called in sync code, gives its result at once: it "
+        "needs neither await nor run_sync()."
+    )
+    raise refusal
 
 
 _ONE_AWAIT = "a coroutine is awaited once; make a task of it, which any number of waits may share"
