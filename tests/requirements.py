@@ -104,6 +104,10 @@ REQUIREMENTS: dict[str, str] = {
     "4.2-async-functions": (
         "Async functions stay what they are, persist, and are called from every context."
     ),
+    "4.2-call": (
+        "The host calls a function of the namespace by name; a call is a cell in all respects: "
+        "order, number, events, output, deadline, interrupt, nesting, contexts."
+    ),
     "4.4-loop-bound-objects": (
         "Loop-bound objects have one home: the home loop, from whichever context they are used."
     ),
@@ -186,6 +190,9 @@ REQUIREMENTS: dict[str, str] = {
     "bad-two-loops": "Two sessions on two loops in two threads.",
     "bad-transport": "A transport that raises or is slow.",
     # the package
+    "8-names": (
+        "The host gets, sets and deletes single names, and sees them all in a live, read-only view."
+    ),
     "8-word-for-word": "The block of code in the contract holds word for word.",
     "9-floors": "Imports go strictly down the floors.",
     "9-public-names": (

@@ -23,7 +23,7 @@ PACKAGE = Path(isthmus.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "prompt_future"),
     ("events", "blocking", "collector", "namespace", "sources", "tracebacks"),
-    ("cells", "jobs", "transport"),
+    ("cells", "jobs", "namespace_view", "transport"),
     ("colours", "output", "portal"),
     ("home_task", "interrupts", "shared_loop", "task_factory"),
     ("cell_thread", "delegates", "interceptors", "ledger"),
@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("capabilities",),
     ("async_namespace",),
     ("cell_run", "namespace_sync"),
+    ("call_run",),
     ("context_bridge",),
     ("executor",),
     ("session",),

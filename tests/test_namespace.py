@@ -90,7 +90,7 @@ def test_the_lock_is_reentrant_and_no_listener_is_called_inside_it() -> None:
     manager = NamespaceManager()
     free: list[bool] = []
 
-    def listener(names: tuple[str, ...], source: str) -> None:
+    def listener(bound: tuple[str, ...], deleted: tuple[str, ...], source: str) -> None:
         def try_lock() -> None:
             free.append(manager.lock.acquire(timeout=1))
             if free[-1]:

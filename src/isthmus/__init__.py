@@ -32,6 +32,7 @@ from isthmus.errors import (
     ReservedNameError,
     SessionClosedError,
     TaskDestroyedError,
+    UnknownNameError,
     UsageError,
 )
 from isthmus.events import (
@@ -60,6 +61,7 @@ from isthmus.interceptors import (
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
 from isthmus.namespace import NamespaceManager
 from isthmus.namespace_sync import NamespaceSynchronizer, ValidationReport
+from isthmus.namespace_view import NamespaceView
 from isthmus.portal import can_run_sync, run_sync
 from isthmus.session import CloseReport, Session
 from isthmus.transport import MemoryTransport, Transport
@@ -112,6 +114,7 @@ __all__ = [
     "NamespaceManager",
     "NamespaceSynchronizer",
     "NamespaceUpdated",
+    "NamespaceView",
     "NoInputError",
     "Output",
     "RequestedContext",
@@ -124,6 +127,7 @@ __all__ = [
     "TaskDestroyedError",
     "Timeout",
     "Transport",
+    "UnknownNameError",
     "UsageError",
     "ValidationReport",
     "can_run_sync",

@@ -234,6 +234,16 @@ class AsyncNamespaceManager(NamespaceManager):
         if found:
             self._take_found(found)
 
+    def delete(self, name: str, source_context: str = "unknown") -> None:
+        """Take *name* out of the namespace, as ``del`` in a cell does.
+
+        A coroutine that was adopted under it stays pending until it has ended. For the rest see the
+        base class.
+        """
+        super().delete(name, source_context)
+        self.note_functions((name,))
+        self.ledger.forget_unheld()
+
     def _take_found(self, found: dict[str, Any]) -> None:
         loop = self._loop or running_loop()
         if loop is None or loop.is_closed() or running_loop() is loop:

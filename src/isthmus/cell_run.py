@@ -54,12 +54,14 @@ class CellRun(Job):
         may_bind_more: It can call a function of an earlier cell that binds globals.
         told: Whether the observer wants to hear of the start.
         title: A label for events.
+        value_is_bound: The value counts as bound to ``_``.
     """
 
     observer: CellObserver | None = None
     told = False
     may_bind_more = False
     title = ""
+    value_is_bound = True
     value: Any = None
     error: BaseException | None = None
     evaluated = False

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from isthmus.async_namespace import AsyncNamespaceManager
+from isthmus.call_run import Call, CallRun, names_async_function
 from isthmus.cell_run import CellRun
 from isthmus.events import Context
 from isthmus.home import Home
@@ -24,6 +25,12 @@ CONTEXTS = frozenset({"async", "thread", "sync"})
 
 GRACE_SECONDS = 0.05
 """How long a cell may take to end after it was told that its time is over."""
+
+
+def _checked(context: Context) -> Context:
+    if context not in CONTEXTS:
+        raise ValueError(f"a context is 'async', 'thread', 'sync' or 'auto', not {context!r}")
+    return context
 
 
 class ExecutionContextBridge:
@@ -94,10 +101,23 @@ class ExecutionContextBridge:
         if context == "auto":
             probe = compiler.compile(code, number=number, blocking=False, filename=filename)
             context = "async" if probe.awaits else "thread"
-        elif context not in CONTEXTS:
-            raise ValueError(f"a context is 'async', 'thread', 'sync' or 'auto', not {context!r}")
+        _checked(context)
         cell = compiler.compile(code, number=number, blocking=context != "async", filename=filename)
         return CellRun(self.manager, cell, number, context)
+
+    def prepare_call(self, call: Call, context: RequestedContext, *, number: int) -> CallRun:
+        """Prepare *call* for *context*; ``"auto"`` means async for an async function, else thread.
+
+        Raises:
+            TypeError: Its name is not a ``str``.
+            ValueError: *context* is none.
+        """
+        if not isinstance(call.name, str):
+            kind = type(call.name).__name__
+            raise TypeError(f"a function is called by its name, a str, not by a {kind}")
+        if context == "auto":
+            context = "async" if names_async_function(self.manager, call.name) else "thread"
+        return CallRun(self.manager, call, number, _checked(context))
 
     async def run(
         self, run: CellRun, *, timeout: float | None = None, concurrent: bool = False

@@ -8,6 +8,7 @@
     │   └── CellAborted          it raised KeyboardInterrupt, GeneratorExit or another BaseException
     ├── UsageError               the caller asked for something that cannot be done
     │   ├── ReservedNameError    a name that belongs to the runtime (also a ValueError)
+    │   ├── UnknownNameError     a name that is not bound (also a LookupError)
     │   ├── LoopError            no event loop, a closed one, or another one (also a RuntimeError)
     │   ├── SessionClosedError   the session has ended (also a RuntimeError)
     │   ├── NoInputError         input() where the host has given none (also a RuntimeError)
@@ -81,6 +82,14 @@ class UsageError(IsthmusError):
 
 class ReservedNameError(UsageError, ValueError):
     """The name belongs to the runtime, or is not a name. Nothing was bound."""
+
+
+class UnknownNameError(UsageError, LookupError):
+    """The name is not bound; *name* says which one. Nothing was changed or called."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class LoopError(UsageError, RuntimeError):

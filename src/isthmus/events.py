@@ -70,10 +70,11 @@ class CellFinished(Event, frozen=True, tag=True):
 
 
 class NamespaceUpdated(Event, frozen=True, tag=True):
-    """The host bound *names* by ``update_namespace``, calling itself *source_context*."""
+    """The host has bound *names*, or taken *deleted* away, calling itself *source_context*."""
 
     names: tuple[str, ...]
     source_context: str
+    deleted: tuple[str, ...] = ()
 
 
 class CoroutineAdopted(Event, frozen=True, tag=True):

@@ -5,9 +5,11 @@ Refuses to know: lifecycle, how a context works.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from isthmus.async_namespace import AsyncNamespaceManager
+from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.cells import CompiledCell
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
@@ -132,6 +134,43 @@ class AsyncExecutor:
             run = self.bridge.prepare(code, context, number=number, filename=filename)
         except SyntaxError as error:
             return self._not_compiled(number, code, context, error, title)
+        await self._to_outcome(run, timeout, concurrent, title)
+        return run
+
+    async def run_call(
+        self,
+        name: str,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        context: RequestedContext = "async",
+        timeout: float | None = None,
+        concurrent: bool = False,
+        title: str = "",
+    ) -> CellResult:
+        """Call the function *name* and give the full result, errors of the function included.
+
+        Arguments:
+            name: What the function is bound to, in the namespace or the prelude, when the call's
+                turn has come.
+            args: Its positional arguments; they and the value keep their identity.
+            kwargs: Its keyword arguments.
+
+        The other arguments, and what it raises, are those of :meth:`run`. *context* decides where
+        the function runs; ``"auto"`` is async for an async function, else thread. An awaitable that
+        the function returns is awaited.
+
+        Cancel: cancels the call and waits for its end.
+        """
+        call = Call(name, tuple(args), dict(kwargs or {}))
+        run = self.bridge.prepare_call(call, context, number=self.namespace.next_cell_number())
+        await self._to_outcome(run, timeout, concurrent, title)
+        return run.result()
+
+    async def _to_outcome(
+        self, run: CellRun, timeout: float | None, concurrent: bool, title: str
+    ) -> None:
+        """Run *run* and have the transport hear of it."""
         run.observer = self
         run.told = self.emitter.active
         if title:
@@ -139,7 +178,6 @@ class AsyncExecutor:
         await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
         if not run.evaluated and self.emitter.active:
             self._emit_finished(run)
-        return run
 
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop the cell with this number, or all that run; whether there was something to stop.
@@ -181,7 +219,8 @@ class AsyncExecutor:
         """Synchronise the namespace after *run*, and tell the transport its outcome."""
         if run.abandoned:
             return
-        run.adopted = self.synchronizer.sync_after_execution(run.context, run.cell.bound, run.value)
+        value = run.value if run.value_is_bound else None
+        run.adopted = self.synchronizer.sync_after_execution(run.context, run.cell.bound, value)
         if "_" in run.adopted and run.value is not None:
             run.value = self.namespace.namespace["_"]
         if self.emitter.active:
@@ -219,8 +258,10 @@ class AsyncExecutor:
 
     # -- what happens beside cells -----------------------------------------------------------------
 
-    def _updated(self, names: tuple[str, ...], source_context: str) -> None:
-        self.emitter.emit(NamespaceUpdated(self.session_id, 0, names, source_context))
+    def _updated(
+        self, bound: tuple[str, ...], deleted: tuple[str, ...], source_context: str
+    ) -> None:
+        self.emitter.emit(NamespaceUpdated(self.session_id, 0, bound, source_context, deleted))
 
     def _settled(self, name: str, error: BaseException | None) -> None:
         text = None if error is None else f"{type(error).__name__}: {safe_str(error)}"

@@ -196,7 +196,7 @@ class CoroutineLedger:
         mapping = self._manager.namespace
         for name, task in list(self.pending.items()):
             if mapping.get(name) is not task and has_succeeded(task):
-                del self.pending[name]
+                self.pending.pop(name, None)  # another thread may be at it too
 
     def _settled(self, name: str, task: asyncio.Task[Any]) -> None:
         """An adopted coroutine has ended: say so, once; forget it when no name holds it."""

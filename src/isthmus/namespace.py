@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from isthmus.errors import ReservedNameError
+from isthmus.errors import ReservedNameError, UnknownNameError
 
 RESERVED_NAMES = frozenset({"__builtins__", "__name__", "__loader__", "__spec__", "__package__"})
 """What makes the mapping a module's: the host cannot rebind these."""
@@ -39,7 +39,11 @@ _HISTORY_NAMES = ("_", "__", "___")
 
 _log = logging.getLogger("isthmus.namespace")
 
-UpdateListener = Callable[[tuple[str, ...], str], None]
+SIMILAR_AMONG = 750
+"""How many names are compared with one that is unknown; as in CPython's own suggestions."""
+
+UpdateListener = Callable[[tuple[str, ...], tuple[str, ...], str], None]
+"""Is told which names the host has bound, which it has deleted, and what it calls itself."""
 
 
 def _register_module(wanted: str) -> types.ModuleType:
@@ -70,9 +74,22 @@ def check_name(name: object) -> str:
     """
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ReservedNameError(f"{name!r} is not a Python identifier; choose another name")
-    if name in RESERVED_NAMES:
-        raise ReservedNameError(f"{name!r} belongs to the module itself and cannot be bound")
+    _refuse_reserved(name, "bound")
     return sys.intern(str(name))
+
+
+def _refuse_reserved(name: str, what: str) -> None:
+    if name in RESERVED_NAMES:
+        raise ReservedNameError(f"{name!r} belongs to the module itself and cannot be {what}")
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    """A question that names what is written almost like *name*."""
+    import difflib  # 2 ms that only an error needs
+
+    newest = itertools.islice(reversed(list(known)), SIMILAR_AMONG)
+    found = [repr(it) for it in difflib.get_close_matches(name, newest)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 class NamespaceManager:
@@ -146,7 +163,67 @@ class NamespaceManager:
         names = tuple(name for name, _ in checked)
         _log.debug("%s binds %s in %r", source_context, ", ".join(names), self.name)
         for listener in self._listeners:
-            listener(names, source_context)
+            listener(names, (), source_context)
+
+    def get(self, name: str) -> Any:
+        """What *name* is bound to in the namespace.
+
+        Raises:
+            UnknownNameError: It is not bound; what lies in the prelude below is not either.
+
+        Threads: any. Atomic: per name.
+        """
+        try:
+            return self.namespace[name]
+        except KeyError:
+            raise self._unknown(name, self.namespace) from None
+
+    def resolve(self, name: str) -> Any:
+        """What code of a cell gets for *name*: from the namespace, else from the prelude.
+
+        Raises:
+            UnknownNameError: It is in neither.
+
+        Threads: any. Atomic: per name.
+        """
+        value = self.namespace.get(name, self)  # which no cell binds
+        if value is self:
+            value = self._prelude.get(name, self)
+        if value is self:
+            raise self._unknown(name, [*self._prelude, *self.namespace])
+        return value
+
+    def delete(self, name: str, source_context: str = "unknown") -> None:
+        """Take *name* out of the namespace. What it hid in the prelude is back.
+
+        Arguments:
+            name: The name.
+            source_context: Who asks, for the event and the debug log.
+
+        Raises:
+            ReservedNameError: It belongs to the module itself. Nothing was deleted.
+            UnknownNameError: It is not bound.
+
+        Threads: any. Atomic: per name.
+        """
+        _refuse_reserved(name, "deleted")
+        with self._lock:
+            deleted = self.get(name)
+            del self.namespace[name]
+        del deleted  # its __del__ runs here, outside the lock
+        _log.debug("%s deletes %s in %r", source_context, name, self.name)
+        for listener in self._listeners:
+            listener((), (name,), source_context)
+
+    def _unknown(self, name: str, known: Iterable[str]) -> UnknownNameError:
+        """The error for a *name* that is not among those *known*."""
+        if name in self._prelude:
+            what = "a capability" if name in self._capabilities else "a name of the prelude"
+            message = f"{name!r} is {what}, not bound in namespace {self.name!r} but below it"
+        else:
+            what = f"there is no name {name!r} in namespace {self.name!r}"
+            message = f"{what}{_similar(name, known) or '; bind it first'}"
+        return UnknownNameError(message, name)
 
     def snapshot(self) -> dict[str, Any]:
         """A shallow copy of the user's names: all but the module's own attributes.
@@ -160,7 +237,7 @@ class NamespaceManager:
         return copy
 
     def on_update(self, listener: UpdateListener) -> None:
-        """Have *listener* called with the names and the source after each update by the host."""
+        """Have *listener* called after each change of names by the host."""
         self._listeners.append(listener)
 
     def inject_capability(self, name: str, fn: Callable[..., Any]) -> None:

@@ -21,6 +21,7 @@ from isthmus.events import CellResult
 from isthmus.executor import AsyncExecutor
 from isthmus.interceptors import Interceptor
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
+from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.transport import Transport
 
@@ -160,6 +161,67 @@ class Session:
         """
         return (await self.run(code, **options)).unwrap()
 
+    async def run_call(
+        self,
+        name: str,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        context: RequestedContext | None = None,
+        timeout: float | None = None,
+        concurrent: bool = False,
+        title: str = "",
+    ) -> CellResult:
+        """Call the function *name* and give the result, with its error if it failed.
+
+        A call is a cell like any other, without source: it has its turn, its number, its events and
+        its output, and is nested where a cell calls it. The function is looked up when its turn has
+        come, as a cell would look it up: in the namespace, then among capabilities and builtins.
+        An awaitable that it returns is awaited. The value is the caller's alone: it does not become
+        ``_``, and a coroutine in it is not adopted.
+
+        Arguments:
+            name: What the function is bound to.
+            args: Its positional arguments; they and the value keep their identity.
+            kwargs: Its keyword arguments.
+            context: Where to run it; None for the session's default. An async function runs on the
+                loop in all of them. ``"auto"`` is async for an async function, else thread.
+            timeout: Seconds until control returns; None for the session's default.
+            concurrent: Beside the cells instead of in order.
+            title: A label for events.
+
+        Returns:
+            The result. Its error is an :class:`UnknownNameError` where nothing is bound to *name*,
+            a TypeError where that cannot be called.
+
+        Raises:
+            SessionClosedError: The session is closed. Nothing was called.
+            LoopError: The session's loop does not run.
+
+        Cancel: cancels the call, waits for its end, then goes on.
+        """
+        self._check_open()
+        return await self.executor.run_call(
+            name,
+            args,
+            kwargs,
+            context=self.context if context is None else context,
+            timeout=self.timeout if timeout is None else timeout,
+            concurrent=concurrent,
+            title=title,
+        )
+
+    async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function *name* and give its result. For the rest see :meth:`run_call`.
+
+        Raises:
+            UnknownNameError: Nothing is bound to *name*. Nothing was called.
+            TypeError: What is bound to it cannot be called.
+            Exception: What the function raised, or what :meth:`run_call` raises.
+            CellError: The call ended with something that must not reach the host as it is.
+        """
+        return (await self.run_call(name, args, kwargs)).unwrap()
+
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop a cell: the one with this number, or all that run.
 
@@ -178,6 +240,49 @@ class Session:
     def namespace(self) -> dict[str, Any]:
         """The live mapping."""
         return self.manager.namespace
+
+    @property
+    def view(self) -> NamespaceView:
+        """The user's names, for reading: a live :class:`NamespaceView`. Threads: any."""
+        return NamespaceView(self.name, self.manager.namespace)
+
+    async def get(self, name: str) -> Any:
+        """What *name* is bound to in the namespace; capabilities and builtins are not in it.
+
+        Raises:
+            UnknownNameError: It is not bound.
+            SessionClosedError: The session is closed.
+
+        Threads: any loop. Atomic: per name. Cancel: none; it is done at once.
+        """
+        self._check_open()
+        return self.manager.get(name)
+
+    async def set(self, name: str, value: Any) -> None:
+        """Bind *name* to *value*. A bare coroutine is adopted, as in :meth:`update_namespace`.
+
+        Raises:
+            ReservedNameError: A name of the runtime, or no name at all. Nothing was bound.
+            SessionClosedError: The session is closed. Nothing was bound.
+
+        Threads: any loop. Atomic: per name. Cancel: none; it is done at once.
+        """
+        self.update_namespace({name: value})
+
+    async def delete(self, name: str) -> None:
+        """Take *name* out of the namespace, as ``del`` in a cell does.
+
+        A coroutine that was adopted under it goes on and stays pending until it has ended.
+
+        Raises:
+            UnknownNameError: It is not bound.
+            ReservedNameError: It belongs to the module itself. Nothing was deleted.
+            SessionClosedError: The session is closed. Nothing was deleted.
+
+        Threads: any loop. Atomic: per name. Cancel: none; it is done at once.
+        """
+        self._check_open()
+        self.manager.delete(name, "host")
 
     def update_namespace(self, updates: Mapping[str, Any], source_context: str = "host") -> None:
         """Bind names for the cells. See :meth:`AsyncNamespaceManager.update_namespace`."""

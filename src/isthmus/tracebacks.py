@@ -9,14 +9,17 @@ import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
 
-_PACKAGE = str(Path(__file__).parent)
+CALL_FILE = "<isthmus call>"
+"""The file of the code that calls a function for the host: ours, but interrupted as a cell is."""
+
+_OURS = (str(Path(__file__).parent), CALL_FILE)
 
 _CHAIN_LIMIT = 100
 """Exceptions of one chain to look at; a chain can be a circle."""
 
 
 def _is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_PACKAGE)
+    return frame.f_code.co_filename.startswith(_OURS)
 
 
 def _without_ours(tb: TracebackType | None) -> TracebackType | None:
