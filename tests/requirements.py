@@ -160,6 +160,13 @@ REQUIREMENTS: dict[str, str] = {
         "A wait that cannot end raises with both sides named, or is bounded by the cell's timeout."
     ),
     "5.4-failures": "A failed task that nobody awaits is reported promptly.",
+    "5.5-close": (
+        "close() is bounded in time, idempotent, safe while cells run and when called from a cell, "
+        "and reports what would not end."
+    ),
+    "4-given": (
+        "Capabilities and interceptors that cannot be given are refused by name, and nothing stays."
+    ),
     "4-stress": "100,000 mixed crossings from threads and tasks at once leave nothing behind.",
     "6.5-hooks": (
         "Hooks go in with the first session and out with the last, call what they found and "

@@ -22,7 +22,7 @@ from isthmus.cells import CellCompiler
 from isthmus.collector import collector_hook
 from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
 from isthmus.home import Home, call_if_alive
-from isthmus.interceptors import Interceptor
+from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.interrupts import main_thread_interrupts
 from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
 from isthmus.namespace import NamespaceManager
@@ -304,7 +304,7 @@ class AsyncNamespaceManager(NamespaceManager):
         given = fn.__wrapped__ if isinstance(fn, Capability) else fn
         made: Callable[..., Any] = given
         if callable(given):  # else the base class refuses it
-            chain = (*self.interceptors, *interceptors)
+            chain = (*self.interceptors, *checked_chain(interceptors))
             loop = on_loop if on_loop is not None else mark_of(given).on_loop
             made = Capability(name, given, loop, chain, host=self)
         replaced = self._capabilities.get(name)

@@ -394,17 +394,26 @@ def by_name(given: CapabilitySource) -> dict[str, Callable[..., Any]]:
     """The functions in *given* by the name that each shall have.
 
     Raises:
-        TypeError: One without a name of its own is given without one.
+        TypeError: *given* is one function alone, or one without a name is given without one.
+        ValueError: Two have the same name.
     """
     if isinstance(given, Mapping):
         return dict(given)
-    return {_own_name(fn): fn for fn in given}
+    if callable(given):
+        raise TypeError(f"capabilities are given as a list or by name, such as [{given!r}]")
+    found: dict[str, Callable[..., Any]] = {}
+    for fn in given:
+        name = _own_name(fn)
+        if name in found:
+            raise ValueError(f"two capabilities are called {name!r}: give them as {{name: fn}}")
+        found[name] = fn
+    return found
 
 
 def _own_name(fn: Callable[..., Any]) -> str:
     name = mark_of(fn).name or getattr(fn, "__name__", None)
-    if not isinstance(name, str):
-        raise TypeError(f"{fn!r} has no name: give capabilities as {{name: function}}")
+    if not isinstance(name, str) or name == "<lambda>":
+        raise TypeError(f"{fn!r} has no name of its own: give capabilities as {{name: function}}")
     return name
 
 

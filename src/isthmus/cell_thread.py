@@ -35,7 +35,7 @@ from typing import Any, Protocol
 
 from isthmus.context_variables import ContextMirror
 from isthmus.errors import CellInterrupted, CrossingError, SessionClosedError
-from isthmus.jobs import Job, current_job
+from isthmus.jobs import Job, ancestry, current_job
 from isthmus.portal import outcome_in_portal, raise_here, run_sync, set_crossing
 from isthmus.shared_loop import running_loop_of_thread
 
@@ -48,7 +48,7 @@ class Request:
     *snapshot* holds the context variables of the side that sent it last.
     """
 
-    __slots__ = ("answered", "awaitable", "error", "job", "snapshot", "thread", "value")
+    __slots__ = ("answered", "awaitable", "begun", "error", "job", "snapshot", "thread", "value")
 
     def __init__(self, thread: CellThread, job: Job, awaitable: Awaitable[Any]) -> None:
         self.thread = thread
@@ -58,6 +58,7 @@ class Request:
         self.value: Any = None
         self.error: BaseException | None = None
         self.answered = False
+        self.begun = False
 
     async def perform(self) -> None:
         """Await the awaitable in the current task, and answer the thread."""
@@ -66,6 +67,7 @@ class Request:
             self.job.cancel_delivered = True  # it came while the thread was busy, and arrives here
             self.fail(asyncio.CancelledError(f"cell {self.job.number} was cancelled"))
             return
+        self.begun = True
         token = current_job.set(self.job)  # tasks and cells started here are the thread cell's
         try:
             wait = functools.partial(run_sync, self.awaitable)
@@ -85,7 +87,7 @@ class Request:
 
     def fail(self, error: BaseException) -> None:
         """Answer with *error*, closing a coroutine that nobody will await. Threads: any."""
-        if isinstance(self.awaitable, CoroutineType):
+        if isinstance(self.awaitable, CoroutineType) and not self.begun:
             self.awaitable.close()
         self.error = error
         self.answer()
@@ -177,8 +179,9 @@ class CellThread:
         """End the thread after its current job; fail what it waits for. Idempotent; any thread."""
         self._close_reason = reason
         self.inbox.put(None)
+        callers = set(ancestry(current_job.get()))  # who closes the session waits for this call
         for request in list(self._waiting):
-            if not request.answered:
+            if not request.answered and request.job not in callers:
                 request.fail(SessionClosedError(reason))
 
     def is_waiting(self, job: Job) -> bool:

@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from isthmus.cell_thread import PRIVATE_VARIABLES, CellThread, Request
@@ -34,7 +34,7 @@ from isthmus.home_task import (
     take_back,
 )
 from isthmus.interrupts import on_main_thread
-from isthmus.jobs import Crossing, Job, current_job
+from isthmus.jobs import Crossing, Job, ancestry, current_job
 from isthmus.mailbox import Mailbox
 from isthmus.portal import in_portal
 from isthmus.visitors import Visitor
@@ -349,12 +349,13 @@ class Home:
         """A home task has left: told to, retired, or because the loop shuts down."""
         if task is not self._task:
             return
-        shutdown = not self.closed
+        if self.closed:
+            return  # what still runs, a thread cell that has closed the session, ends by itself
         self.close("the event loop is shutting down")
         for job in self.jobs():
             job.abandoned = True
             job.end()
-        if shutdown and self._on_shutdown is not None:
+        if self._on_shutdown is not None:
             self._on_shutdown()
 
     async def wind_down(self, timeout: float) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -374,7 +375,7 @@ class Home:
         return cells, tuple(sorted(str(task.get_name()) for task in stubborn))
 
     async def _stop_jobs(self, timeout: float) -> tuple[int, ...]:
-        callers = set(_ancestry(current_job.get()))
+        callers = set(ancestry(current_job.get()))
         jobs = [job for job in self.jobs() if job not in callers]
         for job in reversed(jobs):  # what waits in the queue first, so that it does not start
             self.stop(job)
@@ -400,23 +401,22 @@ class Home:
                 thread.close(reason)
 
     async def wait_closed(self, timeout: float) -> bool:
-        """After :meth:`close`: wait for the home task and thread; whether both have ended."""
+        """After :meth:`close`: wait for the home task and thread; whether both have ended.
+
+        Not for those that run the code which calls this.
+        """
+        callers = set(ancestry(current_job.get()))
         waiting: set[asyncio.Future[None]] = set()
-        if self._task is not None and self._task is not asyncio.current_task():
-            waiting.add(self._task)
-        if self._thread is not None and self._thread.ident is not None:
-            waiting.add(self._thread.ended)
+        task, thread = self._task, self._thread
+        serving = {asyncio.current_task(), *(it.task for it in callers)}
+        if task is not None and task not in serving:
+            waiting.add(task)
+        if thread is not None and thread.ident is not None and thread.current not in callers:
+            waiting.add(thread.ended)
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=timeout)
             return not late
         return True
-
-
-def _ancestry(job: Job | None) -> Iterator[Job]:
-    """*job*, the job that started it, and so on."""
-    while job is not None:
-        yield job
-        job = job.parent
 
 
 def call_if_alive(method: weakref.WeakMethod[Any], *arguments: object) -> None:

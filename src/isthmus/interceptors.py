@@ -19,14 +19,14 @@ Guarantees: an interceptor object may serve several sessions, on several loops a
 from __future__ import annotations
 
 import asyncio
-import inspect
 import reprlib
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import isawaitable, isclass
 from typing import Any, Literal
 
 from isthmus.colours import Colour
@@ -76,6 +76,23 @@ Proceed = Callable[..., Awaitable[Any]]
 Interceptor = Callable[[CapabilityCall, Proceed], Awaitable[Any]]
 
 
+def checked_chain(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
+    """*interceptors* as a chain.
+
+    Raises:
+        TypeError: It is one interceptor alone, or holds what cannot be called, or a class.
+    """
+    if callable(interceptors) or not isinstance(interceptors, Iterable):
+        raise TypeError(f"interceptors are given as a list, such as [{interceptors!r}]")
+    chain = tuple(interceptors)
+    for it in chain:
+        if isclass(it):
+            raise TypeError(f"an interceptor is an object, not its class: {it.__name__}(...)")
+        if not callable(it):
+            raise TypeError(f"an interceptor is an async function (call, proceed), not {it!r}")
+    return chain
+
+
 def intercepted(interceptors: Sequence[Interceptor], perform: Perform) -> Perform:
     """*perform* with *interceptors* around it, the first one outermost."""
     for interceptor in reversed(interceptors):
@@ -88,7 +105,10 @@ def _around(interceptor: Interceptor, perform: Perform) -> Perform:
         def proceed(changed: CapabilityCall | None = None) -> Awaitable[Any]:
             return perform(call if changed is None else changed)
 
-        return interceptor(call, proceed)
+        answer = interceptor(call, proceed)
+        if not isawaitable(answer):
+            raise TypeError(f"the interceptor {interceptor!r} is not async: it gave {answer!r}")
+        return answer
 
     return call_interceptor
 
@@ -111,7 +131,7 @@ class Approve:
     async def __call__(self, call: CapabilityCall, proceed: Proceed) -> Any:
         """Go on if the host approves."""
         answer = self._callback(call)
-        if inspect.isawaitable(answer):
+        if isawaitable(answer):
             answer = await answer
         if answer is not True:
             raise CapabilityRefused(f"the host did not approve the call of {call.name}()")

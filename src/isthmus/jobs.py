@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from contextvars import Context as ContextSnapshot
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol
@@ -149,3 +149,10 @@ class Job:
 
 current_job: ContextVar[Job | None] = ContextVar("isthmus_current_job", default=None)
 """The job whose code runs, or made the task or the thread that runs."""
+
+
+def ancestry(job: Job | None) -> Iterator[Job]:
+    """*job*, the job that started it, and so on."""
+    while job is not None:
+        yield job
+        job = job.parent

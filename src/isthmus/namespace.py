@@ -25,6 +25,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from isthmus.errors import ReservedNameError, UnknownNameError
@@ -36,6 +37,11 @@ MODULE_NAMES = RESERVED_NAMES | {"__doc__", "__file__", "__annotations__"}
 """What a snapshot leaves out, because every module has it."""
 
 _HISTORY_NAMES = ("_", "__", "___")
+
+BOUND_NAMES = frozenset({"asyncio", *_HISTORY_NAMES})
+"""What a namespace binds by itself, so that a capability below it could never be seen."""
+
+_PACKAGE = str(Path(__file__).parent)
 
 _log = logging.getLogger("isthmus.namespace")
 
@@ -90,6 +96,14 @@ def _similar(name: str, known: Iterable[str]) -> str:
     newest = itertools.islice(reversed(list(known)), SIMILAR_AMONG)
     found = [repr(it) for it in difflib.get_close_matches(name, newest)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _level_outside() -> int:
+    """The ``stacklevel`` with which the caller's warning is shown at the line of the host."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class NamespaceManager:
@@ -260,10 +274,14 @@ class NamespaceManager:
         checked = check_name(name)
         if checked in self._runtime_names and checked not in self._overridable():
             raise ReservedNameError(f"{name!r} belongs to the runtime; choose another name")
+        if checked in BOUND_NAMES:
+            raise ReservedNameError(f"{name!r} is bound in every namespace, which would hide it")
         if not callable(fn):
             raise TypeError(f"a capability must be callable, and {name!r} is {fn!r}")
         if hasattr(builtins, checked) and checked not in self._overridable():
-            warnings.warn(f"the capability {name!r} hides the builtin", UserWarning, stacklevel=3)
+            warnings.warn(
+                f"the capability {name!r} hides the builtin", UserWarning, _level_outside()
+            )
         self._capabilities[checked] = fn
         self._prelude[checked] = fn
 

@@ -19,7 +19,8 @@ from isthmus.context_bridge import RequestedContext
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult
 from isthmus.executor import AsyncExecutor
-from isthmus.interceptors import Interceptor
+from isthmus.home import Home
+from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
 from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
@@ -91,7 +92,7 @@ class Session:
         interceptors: Iterable[Interceptor] = (),
         input: Callable[..., Any] | None = None,  # noqa: A002 (it is that builtin, in cells)
     ) -> None:
-        given = by_name(capabilities)
+        given, chain = by_name(capabilities), checked_chain(interceptors)
         if input is not None:
             given["input"] = input
         self.name = name
@@ -105,11 +106,12 @@ class Session:
             coroutine_policy=coroutine_policy,
             hooks=hooks,
         )
-        self.executor = AsyncExecutor(self.manager, transport, name, output_limit=output_limit)
         self._close_report: CloseReport | None = None
-        self.manager.interceptors = tuple(interceptors)
+        self._closing = asyncio.Lock()  # of the home loop: it binds itself where it is first waited
         with ExitStack() as undo:
             undo.callback(self.manager.close)
+            self.manager.interceptors = chain
+            self.executor = AsyncExecutor(self.manager, transport, name, output_limit=output_limit)
             for each, fn in given.items():
                 self.manager.inject_capability(each, fn)
             undo.pop_all()
@@ -346,26 +348,33 @@ class Session:
             timeout: Seconds for each of cells, tasks and thread to end.
 
         Returns:
-            What would not end. Idempotent: a second call gives the first one's report.
+            What would not end. Idempotent: a second call gives the first one's report, also while
+            that one is still at work.
 
-        Threads: the home loop's. Cancel: what has been stopped stays stopped; call it again.
+        A cell may call it; it and the cells that it is nested in are then left to end by
+        themselves.
+
+        Threads: any running loop. Cancel: what has been stopped stays stopped; call it again.
         """
-        if self._close_report is None:
-            self._close_report = await self._close(timeout)
-        return self._close_report
-
-    async def _close(self, timeout: float) -> CloseReport:
         home = self.manager.current_home
-        cells: tuple[int, ...] = ()
-        tasks: tuple[str, ...] = ()
-        ended = True
-        if home is not None and not home.closed and running_loop() is home.loop:
+        if home is None or home.closed or not home.loop.is_running():
+            self.manager.close()
+        elif home.loop is running_loop():
+            await self._close_at(home, timeout)
+        else:
+            await self.manager.run_on_home_loop(self._close_at(home, timeout))
+        return self._close_report or CloseReport()
+
+    async def _close_at(self, home: Home, timeout: float) -> None:
+        """Close on the home loop, and keep the report."""
+        async with self._closing:
+            if self._close_report is not None:
+                return
             cells, tasks = await home.wind_down(timeout)
             tasks += await self.manager.cleanup_coroutines(timeout)
             self.manager.close()
             ended = await home.wait_closed(timeout)
-        self.manager.close()
-        return CloseReport(cells, tasks, thread=not ended)
+            self._close_report = CloseReport(cells, tasks, thread=not ended)
 
     async def __aenter__(self) -> Session:
         """Nothing to wait for: the session is open from the start."""
