@@ -21,7 +21,7 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "prompt_future"),
+    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches", "prompt_future"),
     ("events", "blocking", "collector", "namespace", "sources", "tracebacks"),
     ("cells", "jobs", "namespace_view", "transport"),
     ("colours", "output", "portal"),

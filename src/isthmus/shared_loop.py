@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from isthmus.patches import Patch
 from isthmus.portal import crossing_here, run_sync
 
 _HOPPING = (
@@ -71,26 +72,6 @@ def _call_soon(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Handle]
     return call_soon
 
 
-class _Patch:
-    """Attributes replaced on one object, to be put back unless somebody replaced them since."""
-
-    def __init__(self, target: object, replacements: dict[str, Any]) -> None:
-        self._target = target
-        self._replacements = replacements
-        self._own = {name: vars(target)[name] for name in replacements if name in vars(target)}
-        for name, value in replacements.items():
-            setattr(target, name, value)
-
-    def undo(self) -> None:
-        for name, value in self._replacements.items():
-            if vars(self._target).get(name) is not value:
-                continue
-            if name in self._own:
-                setattr(self._target, name, self._own[name])
-            else:
-                delattr(self._target, name)
-
-
 class _SharedLoops:
     """Which loops are shared now, by how many threads, and which task each thread stands for.
 
@@ -102,8 +83,8 @@ class _SharedLoops:
         self._lock = threading.Lock()
         self._tasks: dict[int, asyncio.Task[Any] | None] = {}
         self._users: dict[asyncio.AbstractEventLoop, int] = {}
-        self._patches: dict[asyncio.AbstractEventLoop, _Patch] = {}
-        self._current_task_patches: list[_Patch] = []
+        self._patches: dict[asyncio.AbstractEventLoop, Patch] = {}
+        self._current_task_patches: list[Patch] = []
 
     def enter(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> None:
         """Count the calling thread in; the first one replaces the methods."""
@@ -114,7 +95,7 @@ class _SharedLoops:
             self._users[loop] = self._users.get(loop, 0) + 1
             if loop not in self._patches:
                 replacements = {name: _hopping(getattr(loop, name)) for name in _HOPPING}
-                self._patches[loop] = _Patch(loop, {**replacements, "call_soon": _call_soon(loop)})
+                self._patches[loop] = Patch(loop, {**replacements, "call_soon": _call_soon(loop)})
 
     def leave(self, loop: asyncio.AbstractEventLoop) -> None:
         """Count the calling thread out; the last one puts the methods back."""
@@ -145,7 +126,7 @@ class _SharedLoops:
                 task = tasks.get(threading.get_ident())
                 return original(loop) if task is None else task
 
-            self._current_task_patches.append(_Patch(module, {"current_task": current_task}))
+            self._current_task_patches.append(Patch(module, {"current_task": current_task}))
 
 
 _shared_loops = _SharedLoops()
