@@ -151,6 +151,10 @@ REQUIREMENTS: dict[str, str] = {
         "on a main-thread loop."
     ),
     "6.2-interrupt": "An interrupt stops what runs and never hits the next cell.",
+    "6.2-no-exit-of-host-loop": (
+        "SystemExit and KeyboardInterrupt of a task of session code never leave the host's loop; "
+        "whoever awaits the task gets the error that a cell would give its host."
+    ),
     "6.3-tracebacks": (
         "The user's exceptions arrive as themselves, with their source lines and without our "
         "frames."

@@ -7,6 +7,10 @@ sync code below it can wait too; given a task (a coroutine left behind by an ear
 one) it gives that task. For code of the host the wrapper does what was there before: its own
 factory, or a plain task.
 
+What a task of session code raises never ends the host's loop. asyncio lets ``SystemExit`` and
+``KeyboardInterrupt`` of a task out of ``run_forever`` as well, so such a task fails with another
+error instead, which whoever awaits it gets.
+
 The wrapper goes in with the first session of a loop and out with the last. A factory that somebody
 has set since stays in place.
 """
@@ -21,6 +25,7 @@ from collections.abc import Coroutine
 from types import CoroutineType
 from typing import Any
 
+from isthmus.errors import CellAborted, CellError, CellExit
 from isthmus.jobs import current_job
 from isthmus.portal import crossing_here, in_portal, run_sync
 
@@ -32,9 +37,27 @@ def belongs_to_task(coroutine: Coroutine[Any, Any, Any]) -> bool:
     return coroutine in _owned
 
 
+def _contained(error: SystemExit | KeyboardInterrupt) -> CellError:
+    """What a task ends with instead of *error*, which would leave the event loop."""
+    task = asyncio.current_task()
+    assert task is not None
+    name = f"task {task.get_name()!r}"
+    if isinstance(error, SystemExit):
+        return CellExit(f"{name} called sys.exit({error.code!r})", error.code)
+    return CellAborted(f"{name} ended with {type(error).__name__}: {error}")
+
+
 async def with_portal(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Await *coroutine* such that sync code below it can use ``run_sync``."""
-    return await in_portal(functools.partial(run_sync, coroutine))
+    """Await *coroutine* such that sync code below it can use ``run_sync``.
+
+    Raises:
+        CellExit: *coroutine* raised ``SystemExit``, which is the cause.
+        CellAborted: It raised ``KeyboardInterrupt``, which is the cause.
+    """
+    try:
+        return await in_portal(functools.partial(run_sync, coroutine))
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _contained(error) from error
 
 
 def own(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
