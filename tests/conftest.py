@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from isthmus import MemoryTransport, Session
-from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, run_async
+from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, run_async, warm_up_uvloop
 
 _SESSIONS = pytest.StashKey[list[Session]]()
 _WATCH = pytest.StashKey[LoopWatch]()
@@ -50,9 +50,13 @@ def nothing_is_left_behind(flavour: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def flavour() -> str:
-    """The kind of event loop that the test runs in."""
-    return "asyncio"
+def flavour(request: pytest.FixtureRequest) -> str:
+    """The kind of event loop that the test runs in; for others see ``support.FLAVOURS``."""
+    wanted = str(getattr(request, "param", "asyncio"))
+    if wanted == "uvloop":
+        pytest.importorskip("uvloop")
+        warm_up_uvloop()
+    return wanted
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Refuses to know: what is tested.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import linecache
 import os
@@ -21,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pytest
 
 WAIT_SECONDS = 5.0
 """The bound of every single wait in a test."""
@@ -38,6 +41,24 @@ def cell(source: str) -> str:
 
 
 # -- event loops -------------------------------------------------------------------------------
+
+FLAVOURS = [
+    "asyncio",
+    "debug",
+    pytest.param(
+        "eager",
+        marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks: Python 3.12"),
+    ),
+    "uvloop",
+]
+"""Kinds of event loop, for ``parametrize("flavour", FLAVOURS, indirect=True)``."""
+
+
+@functools.cache
+def warm_up_uvloop() -> None:
+    """Have uvloop open the pair of descriptors that it keeps for the life of the process."""
+    with make_runner("uvloop") as runner:
+        runner.run(asyncio.sleep(0))
 
 
 def make_runner(flavour: str) -> asyncio.Runner:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import gc
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,24 +12,7 @@ from typing import Any
 import pytest
 
 from isthmus import CellResult, Session
-from support import LoopThread, cell, make_runner
-
-FLAVOURS = [
-    "asyncio",
-    "debug",
-    pytest.param(
-        "eager",
-        marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks: Python 3.12"),
-    ),
-    "uvloop",
-]
-
-
-@functools.cache
-def _warm_up_uvloop() -> None:
-    """Have uvloop open the pair of descriptors that it keeps for the life of the process."""
-    with make_runner("uvloop") as runner:
-        runner.run(asyncio.sleep(0))
+from support import FLAVOURS, LoopThread, cell, warm_up_uvloop
 
 
 @pytest.fixture(autouse=True, params=FLAVOURS)
@@ -39,7 +20,7 @@ def flavour(request: pytest.FixtureRequest) -> str:
     """The kind of event loop that the test runs in."""
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
-        _warm_up_uvloop()
+        warm_up_uvloop()
     return str(request.param)
 
 
