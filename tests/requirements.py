@@ -83,6 +83,13 @@ REQUIREMENTS: dict[str, str] = {
         "their own work there."
     ),
     "3.5-thread-view": "A thread cell that awaits sees the home loop through a thread-safe view.",
+    "3.5-spawn": (
+        "spawn(coroutine) starts a task of session code from any context and thread: at once while "
+        "a thread computes on, owned by the session, with the caller's context variables."
+    ),
+    "3.5-call-on-loop": (
+        "call_on_loop(fn, *args) calls on the loop's thread; what comes of it comes back."
+    ),
     "3.6-routing": (
         "The default is async everywhere; auto means async when the compiled cell is a "
         "coroutine, else thread."

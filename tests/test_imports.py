@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cell_thread", "delegates", "interceptors", "ledger"),
     ("visitors",),
     ("home", "thread_hooks"),
-    ("adapters",),
+    ("adapters", "loop_calls"),
     ("capabilities",),
     ("async_namespace",),
     ("cell_run", "namespace_sync"),

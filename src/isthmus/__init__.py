@@ -59,6 +59,7 @@ from isthmus.interceptors import (
     Timeout,
 )
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
+from isthmus.loop_calls import call_on_loop, spawn
 from isthmus.namespace import NamespaceManager
 from isthmus.namespace_sync import NamespaceSynchronizer, ValidationReport
 from isthmus.namespace_view import NamespaceView
@@ -130,7 +131,9 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "ValidationReport",
+    "call_on_loop",
     "can_run_sync",
     "capability",
     "run_sync",
+    "spawn",
 ]

@@ -25,6 +25,7 @@ from isthmus.home import Home, call_if_alive
 from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.interrupts import main_thread_interrupts
 from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
+from isthmus.loop_calls import call_on_loop, spawn
 from isthmus.namespace import NamespaceManager
 from isthmus.output import output_hooks
 from isthmus.portal import run_sync
@@ -99,7 +100,8 @@ class AsyncNamespaceManager(NamespaceManager):
         self._context = contextvars.copy_context()
         self.namespace.setdefault("__file__", self.sources.module_file)
         self.interceptors: tuple[Interceptor, ...] = ()
-        self.add_prelude({"run_sync": run_sync, "input": no_input, **blocking_names(run_sync)})
+        self.add_prelude({"run_sync": run_sync, "spawn": spawn, "call_on_loop": call_on_loop})
+        self.add_prelude({"input": no_input, **blocking_names(run_sync)})
 
     # -- the loop ----------------------------------------------------------------------------
 

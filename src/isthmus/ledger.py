@@ -74,6 +74,12 @@ def is_untouched(coroutine: Any) -> bool:
     return created and not belongs_to_task(coroutine)
 
 
+def close_untouched(value: object) -> None:
+    """Close *value* if it is a coroutine that never started and that nobody will await."""
+    if is_coroutine(value) and is_untouched(value):
+        value.close()  # type: ignore[attr-defined]
+
+
 def coroutines_within(value: object, path: str) -> Iterator[tuple[str, Any]]:
     """Coroutines in *value*, a container, with the expressions that reach them; bounded."""
     yield from islice(_walk(value, path, SEARCH_DEPTH), SEARCH_OBJECTS)

@@ -113,6 +113,27 @@ class _Factory:
         return task
 
 
+def start_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Any, *, name: str | None = None
+) -> asyncio.Task[Any]:
+    """A task of *loop* for *coroutine*, as ``create_task`` gives it in session code.
+
+    Also in a session without hooks, or where somebody has set another factory since.
+
+    Raises:
+        TypeError: *coroutine* is none.
+
+    Threads: the loop's; in the context of a job.
+    """
+    factory = loop.get_task_factory()
+    if not isinstance(factory, _Factory):
+        factory = _Factory(factory)
+    task: asyncio.Task[Any] = factory(loop, coroutine)
+    if name is not None:
+        task.set_name(name)
+    return task
+
+
 def _make(factory: Any, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict[str, Any]) -> Any:
     """What a loop with this factory makes of *coro*."""
     if factory is None or isinstance(factory, type):

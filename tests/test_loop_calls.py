@@ -1,0 +1,364 @@
+"""``spawn`` and ``call_on_loop``: starting and calling things on the home loop, from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from isthmus import CellExit, CrossingError, ReservedNameError, Session, call_on_loop, spawn
+from support import FLAVOURS, WAIT_SECONDS, cell, eventually
+
+requirement = pytest.mark.requirement
+
+AWAITING = ("await asyncio.sleep(0)\n", "")
+"""What makes a cell one that awaits, and so a thread cell one that sees the loop; and nothing."""
+
+
+# -- spawn ---------------------------------------------------------------------------------------
+
+
+@requirement("3.5-spawn")
+@pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
+async def test_spawn_starts_a_task_of_the_home_loop(
+    session: Session, context: str, flavour: str
+) -> None:
+    code = cell("""
+        import threading
+        async def job():
+            await asyncio.sleep(0)
+            return threading.get_ident(), asyncio.current_task()
+        task = spawn(job(), name="mine")
+        """)
+    await session.execute(code, context=context)
+    task = session.namespace["task"]
+    assert type(task) is asyncio.Task
+    assert task.get_name() == "mine"
+    assert await task == (threading.get_ident(), task)
+
+
+@requirement("3.5-spawn")
+@pytest.mark.parametrize("awaiting", AWAITING, ids=["awaits", "does not await"])
+async def test_a_spawned_task_begins_while_its_thread_computes_on(
+    session: Session, awaiting: str
+) -> None:
+    session.update_namespace({"begun": threading.Event(), "seconds": WAIT_SECONDS})
+    code = cell("""
+        async def job():
+            begun.set()
+            return "done"
+        task = spawn(job())
+        waited = begun.wait(seconds)
+        waited, run_sync(task)
+        """)
+    assert await session.execute(awaiting + code, context="thread") == (True, "done")
+
+
+@requirement("3.5-spawn")
+async def test_a_spawned_task_of_the_loops_thread_begins_when_its_code_waits(
+    session: Session,
+) -> None:
+    code = cell("""
+        begun = []
+        async def job(): begun.append(1)
+        task = spawn(job())
+        before = list(begun)
+        run_sync(asyncio.sleep(0))
+        before, begun
+        """)
+    assert await session.execute(code) == ([], [1])
+
+
+@requirement("3.5-spawn")
+@pytest.mark.parametrize("hooks", [True, False])
+async def test_sync_code_in_a_spawned_task_can_wait(
+    make_session: Callable[..., Session], context: str, hooks: bool
+) -> None:
+    code = cell("""
+        def sync(): return run_sync(asyncio.sleep(0, "waited"))
+        async def job(): return sync()
+        run_sync(spawn(job()))
+        """)
+    assert await make_session(hooks=hooks).execute(code, context=context) == "waited"
+
+
+@requirement("3.5-spawn")
+async def test_a_factory_that_the_host_has_set_meanwhile_makes_the_task(
+    session: Session, context: str
+) -> None:
+    made = []
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=loop, **kwargs)
+        made.append(task)
+        return task
+
+    await session.execute("1")
+    loop = asyncio.get_running_loop()
+    ours = loop.get_task_factory()
+    loop.set_task_factory(factory)
+    try:
+        code = "def sync(): return run_sync(asyncio.sleep(0, 5))\nasync def job(): return sync()"
+        task = await session.execute(f"{code}\ntask = spawn(job())\n[task]", context=context)
+        assert await task[0] == 5
+    finally:
+        loop.set_task_factory(ours)
+    assert task[0] in made
+
+
+@requirement("3.5-spawn")
+async def test_a_spawned_task_is_the_sessions_and_ends_with_it(context: str) -> None:
+    async with Session() as session:
+        await session.execute("task = spawn(asyncio.sleep(30))", context=context)
+        task = session.namespace["task"]
+        await asyncio.sleep(0)
+        assert not task.done()
+    assert task.cancelled()
+
+
+@requirement("3.5-spawn", "5.2-adopted-tasks-accepted")
+async def test_spawn_accepts_what_an_earlier_cell_has_left_behind(
+    session: Session, context: str
+) -> None:
+    await session.execute("late = asyncio.sleep(0, 'late')", context=context)
+    code = "task = spawn(late, name='late')\ntask is late, run_sync(task)"
+    assert await session.execute(code, context=context) == (True, "late")
+
+
+@requirement("3.5-spawn")
+async def test_a_spawned_task_has_a_copy_of_the_callers_context_variables(
+    session: Session, context: str
+) -> None:
+    code = cell("""
+        import contextvars
+        user = contextvars.ContextVar("user", default="nobody")
+        user.set("ada")
+        async def job():
+            seen = user.get()
+            user.set("bob")
+            return seen
+        run_sync(spawn(job())), user.get()
+        """)
+    assert await session.execute(code, context=context) == ("ada", "ada")
+
+
+@requirement("3.5-spawn")
+async def test_what_a_spawned_task_prints_is_its_cells(session: Session, context: str) -> None:
+    code = "async def job(): print('here')\nrun_sync(spawn(job()))"
+    assert (await session.run(code, context=context)).stdout == "here\n"
+
+
+@requirement("3.5-spawn")
+async def test_spawn_refuses_what_is_no_coroutine_as_create_task_does(
+    session: Session, context: str
+) -> None:
+    with pytest.raises(TypeError) as plain:
+        asyncio.get_running_loop().create_task(5)  # type: ignore[arg-type]
+    result = await session.run("spawn(5)", context=context)
+    assert (type(result.error), str(result.error)) == (TypeError, str(plain.value))
+
+
+@requirement("3.5-spawn")
+async def test_spawn_works_in_a_callback_of_the_loop(session: Session) -> None:
+    code = cell("""
+        got = asyncio.get_running_loop().create_future()
+        def callback(): got.set_result(spawn(asyncio.sleep(0, "from a callback")))
+        asyncio.get_running_loop().call_soon(callback)
+        await (await got)
+        """)
+    assert await session.execute(code) == "from a callback"
+
+
+@requirement("3.5-spawn")
+async def test_code_of_no_session_is_refused_by_name_and_its_coroutine_closed() -> None:
+    coroutine = asyncio.sleep(0)
+    with pytest.raises(CrossingError, match=r"spawn\(\) needs the event loop of a session"):
+        spawn(coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    with pytest.raises(CrossingError, match=r"call_on_loop\(\) needs the event loop of a session"):
+        call_on_loop(print, "never")
+
+
+@requirement("3.5-spawn")
+async def test_a_cell_that_was_cancelled_while_it_computed_spawns_nothing(
+    session: Session,
+) -> None:
+    computing, go = threading.Event(), threading.Event()
+    session.update_namespace({"computing": computing, "go": go})
+    code = cell("""
+        coroutine = asyncio.sleep(0)
+        computing.set()
+        go.wait(5)
+        spawn(coroutine)
+        """)
+    running = asyncio.ensure_future(session.run(code, context="thread"))
+    await eventually(computing.is_set)
+    home = session.manager.current_home
+    assert home is not None
+    for job in home.jobs():
+        home.cancel(job)
+    go.set()
+    assert (await running).status == "cancelled"
+    coroutine = session.namespace["coroutine"]
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+@requirement("3.5-spawn", "3.5-call-on-loop")
+async def test_a_thread_that_outlives_its_session_is_refused() -> None:
+    computing, go = threading.Event(), threading.Event()
+    session = Session()
+    session.update_namespace({"computing": computing, "go": go})
+    code = cell("""
+        coroutine, errors = asyncio.sleep(0), []
+        computing.set()
+        go.wait(5)
+        for call in (lambda: spawn(coroutine), lambda: call_on_loop(print)):
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(type(error).__name__)
+        """)
+    running = asyncio.ensure_future(session.run(code, context="thread"))
+    await eventually(computing.is_set)
+    session.manager.close()
+    go.set()
+    assert (await running).error is None
+    assert session.namespace["errors"] == ["SessionClosedError", "SessionClosedError"]
+    coroutine = session.namespace["coroutine"]
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+# -- call_on_loop --------------------------------------------------------------------------------
+
+
+@requirement("3.5-call-on-loop")
+@pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
+@pytest.mark.parametrize("awaiting", AWAITING, ids=["awaits", "does not await"])
+async def test_a_function_is_called_on_the_loops_thread_and_its_result_comes_back(
+    session: Session, context: str, awaiting: str, flavour: str
+) -> None:
+    code = awaiting + cell("""
+        import threading
+        def where(*values): return threading.get_ident(), values
+        call_on_loop(where, 1, "two")
+        """)
+    expected = (threading.get_ident(), (1, "two"))
+    assert await session.execute(code, context=context) == expected
+
+
+@requirement("3.5-call-on-loop")
+async def test_objects_of_the_loop_are_used_safely_from_a_thread(session: Session) -> None:
+    await session.execute("queue, event = asyncio.Queue(), asyncio.Event()")
+    await session.execute("taker = asyncio.create_task(queue.get())")
+    code = cell("""
+        call_on_loop(queue.put_nowait, "item")
+        call_on_loop(event.set)
+        task = call_on_loop(asyncio.create_task, asyncio.sleep(0, "task"))
+        """)
+    await session.execute(code, context="thread")
+    assert await asyncio.wait_for(session.namespace["taker"], WAIT_SECONDS) == "item"
+    assert session.namespace["event"].is_set()
+    assert await session.namespace["task"] == "task"
+
+
+@requirement("3.5-call-on-loop")
+async def test_on_the_loops_thread_it_is_a_plain_call(session: Session) -> None:
+    code = cell("""
+        import sys
+        def caller(): return sys._getframe(2).f_code.co_name
+        def outer(): return call_on_loop(caller)
+        outer()
+        """)
+    assert await session.execute(code) == "outer"
+    assert await session.execute(code, context="sync") == "outer"
+
+
+@requirement("3.5-call-on-loop")
+@pytest.mark.parametrize("error", ["KeyError", "StopIteration", "asyncio.CancelledError"])
+async def test_what_the_function_raises_comes_back(
+    session: Session, context: str, error: str
+) -> None:
+    code = cell(f"""
+        def fail(): raise {error}("from the loop")
+        try:
+            call_on_loop(fail)
+        except {error} as caught:
+            got = caught.args
+        got
+        """)
+    assert await session.execute(code, context=context) == ("from the loop",)
+
+
+@requirement("3.5-call-on-loop", "6.2-no-exit-of-host-loop")
+async def test_a_function_that_exits_ends_the_cell(session: Session, context: str) -> None:
+    with pytest.raises(CellExit) as caught:
+        await session.execute("import sys\ncall_on_loop(sys.exit, 3)", context=context)
+    assert caught.value.code == 3
+
+
+@requirement("3.5-call-on-loop")
+async def test_context_variables_go_along_and_come_back(session: Session, context: str) -> None:
+    code = cell("""
+        import contextvars
+        user = contextvars.ContextVar("user", default="nobody")
+        user.set("ada")
+        def rename():
+            seen = user.get()
+            user.set("bob")
+            return seen
+        call_on_loop(rename), user.get()
+        """)
+    assert await session.execute(code, context=context) == ("ada", "bob")
+
+
+@requirement("3.5-call-on-loop")
+async def test_the_function_can_wait_for_awaitables(session: Session, context: str) -> None:
+    code = "def wait(): return run_sync(asyncio.sleep(0, 'waited'))\ncall_on_loop(wait)"
+    assert await session.execute(code, context=context) == "waited"
+
+
+@requirement("3.5-call-on-loop")
+async def test_an_async_function_gives_its_coroutine(session: Session, context: str) -> None:
+    code = "async def f(): return 5\nrun_sync(call_on_loop(f))"
+    assert await session.execute(code, context=context) == 5
+
+
+# -- both ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(raises=CrossingError, reason="run_sync is refused in threads of a cell's own")
+@requirement("3.5-spawn", "3.5-call-on-loop")
+async def test_a_thread_that_a_cell_starts_reaches_the_loop(session: Session, context: str) -> None:
+    code = cell("""
+        import contextvars, threading
+        got = []
+        async def job(): return threading.get_ident()
+        def other():
+            try:
+                got.append(run_sync(spawn(job())))
+                got.append(call_on_loop(threading.get_ident))
+            except RuntimeError as error:
+                got.append(error)
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(other,))
+        thread.start()
+        await asyncio.to_thread(thread.join)
+        """)
+    await session.execute(code, context=context)
+    got = session.namespace["got"]
+    if isinstance(got[0], RuntimeError):
+        raise got[0]
+    assert got == [threading.get_ident()] * 2
+
+
+@requirement("3.5-spawn", "3.5-call-on-loop")
+@pytest.mark.parametrize("name", ["spawn", "call_on_loop"])
+async def test_the_names_are_the_runtimes_own(session: Session, context: str, name: str) -> None:
+    with pytest.raises(ReservedNameError, match=name):
+        session.manager.inject_capability(name, print)
+    session.update_namespace({"public": {"spawn": spawn, "call_on_loop": call_on_loop}})
+    assert await session.execute(f"{name} is public[{name!r}]", context=context)
+    assert name not in session.snapshot()
