@@ -188,6 +188,16 @@ REQUIREMENTS: dict[str, str] = {
         "are exact, coroutines adopted, context, duration; unwrap()."
     ),
     "events": "CellStarted, Output, CellFinished and the rest go to the transport in order.",
+    # asyncio.run in a cell
+    "10-asyncio-run": (
+        "asyncio.run and asyncio.Runner in session code run a task of the home loop to its end, in "
+        "every context: what begins inside ends with it, and nothing else; other code gets what "
+        "was there before."
+    ),
+    "10-run-until-complete": (
+        "run_until_complete of the running home loop waits in session code; run_forever is refused "
+        "by name."
+    ),
     # bad input
     "bad-syntax": "Syntax errors and null bytes.",
     "bad-empty": "An empty cell, a cell of only comments, something that is no text.",

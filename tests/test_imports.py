@@ -21,16 +21,17 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches", "prompt_future"),
-    ("events", "blocking", "collector", "namespace", "sources", "tracebacks"),
-    ("cells", "jobs", "namespace_view", "transport"),
+    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches"),
+    ("events", "blocking", "collector", "namespace", "prompt_future", "sources", "tracebacks"),
+    ("cells", "jobs", "namespace_view", "run_scope", "transport"),
     ("colours", "output", "portal"),
     ("home_task", "interrupts", "shared_loop", "task_factory"),
     ("cell_thread", "delegates", "interceptors", "ledger"),
     ("visitors",),
     ("home", "thread_hooks"),
-    ("adapters", "loop_calls"),
-    ("capabilities",),
+    ("adapters", "loop_calls", "runners"),
+    ("capabilities", "runner_hooks"),
+    ("hook_set",),
     ("async_namespace",),
     ("cell_run", "namespace_sync"),
     ("call_run",),
@@ -46,6 +47,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 BOUNDARIES: dict[str, frozenset[str]] = {
     "cell_run": frozenset({"CellRun.evaluate"}),
     "portal": frozenset({"Runner.run", "drive_portal", "outcome_in_portal"}),
+    "run_scope": frozenset({"RunScope.wait"}),
     "tracebacks": frozenset({"format_error", "safe_repr", "safe_str"}),
     "transport": frozenset({"Emitter.emit"}),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),

@@ -19,19 +19,15 @@ from typing import Any
 from isthmus.blocking import blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
-from isthmus.collector import collector_hook
 from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
 from isthmus.home import Home, call_if_alive
+from isthmus.hook_set import install_hooks
 from isthmus.interceptors import Interceptor, checked_chain
-from isthmus.interrupts import main_thread_interrupts
 from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
 from isthmus.loop_calls import call_on_loop, spawn
 from isthmus.namespace import NamespaceManager
-from isthmus.output import output_hooks
 from isthmus.portal import run_sync
 from isthmus.sources import SourceBook
-from isthmus.task_factory import task_factory_hooks
-from isthmus.thread_hooks import thread_hooks
 
 CLEAN_UP_SECONDS = 1.0
 """How long a cancelled task may take to end before it is reported; from the air."""
@@ -40,18 +36,6 @@ CLEAN_UP_SECONDS = 1.0
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that runs in this thread, or None."""
     return asyncio._get_running_loop()
-
-
-def _remove_hooks_of(loop: asyncio.AbstractEventLoop | None, signals: bool) -> None:
-    """Count a namespace out; *loop* is None where it has only what keeps the process safe."""
-    collector_hook.remove()
-    if loop is None:
-        return
-    task_factory_hooks.remove(loop)
-    output_hooks.remove()
-    thread_hooks.remove()
-    if signals:
-        main_thread_interrupts.remove()
 
 
 class AsyncNamespaceManager(NamespaceManager):
@@ -66,9 +50,9 @@ class AsyncNamespaceManager(NamespaceManager):
         history: Keep ``_``, ``__`` and ``___``.
         coroutine_policy: What becomes of a coroutine that a cell leaves under a name: ``"adopt"``
             makes it a task, ``"hold"`` only records it, ``"close"`` closes it.
-        hooks: Replace ``sys.stdout`` and ``sys.stderr`` and wrap the loop's task factory while the
-            namespace has a home. Without them output is not captured, and tasks that cells start
-            cannot use ``run_sync``.
+        hooks: Replace ``sys.stdout``, ``sys.stderr`` and ``asyncio.run``, and wrap the loop's task
+            factory, while the namespace has a home. Without them output is not captured, tasks that
+            cells start cannot use ``run_sync``, and ``asyncio.run`` in a cell is Python's own.
 
     Threads: any, where a method does not say otherwise.
     """
@@ -195,15 +179,8 @@ class AsyncNamespaceManager(NamespaceManager):
 
     def _install_hooks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Install what the process and the loop share, to be removed however this object ends."""
-        collector_hook.install()
-        signals = False
-        if self._hooks:
-            task_factory_hooks.install(loop)
-            output_hooks.install()
-            thread_hooks.install()
-            signals = main_thread_interrupts.install()
-        hooked = loop if self._hooks else None
-        self._remove_hooks = weakref.finalize(self, _remove_hooks_of, hooked, signals)
+        remove = install_hooks(loop, id(self.namespace), all_of_them=self._hooks)
+        self._remove_hooks = weakref.finalize(self, remove)
 
     def _release_hooks(self) -> None:
         """Remove the hooks, once."""

@@ -43,9 +43,6 @@ class Crossing(Protocol):
 class JobOwner(Protocol):
     """Whose jobs they are: a home."""
 
-    loop: asyncio.AbstractEventLoop
-    """The loop on which its jobs await."""
-
     tasks: weakref.WeakSet[asyncio.Task[Any]]
     """Tasks that its jobs have started."""
 

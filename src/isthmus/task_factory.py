@@ -9,7 +9,7 @@ factory, or a plain task.
 
 What a task of session code raises never ends the host's loop. asyncio lets ``SystemExit`` and
 ``KeyboardInterrupt`` of a task out of ``run_forever`` as well, so such a task fails with another
-error instead, which whoever awaits it gets.
+error instead, which whoever awaits it gets; the run that it began in, if any, raises the original.
 
 The wrapper goes in with the first session of a loop and out with the last. A factory that somebody
 has set since stays in place.
@@ -22,12 +22,14 @@ import functools
 import threading
 import weakref
 from collections.abc import Coroutine
+from contextvars import Context
 from types import CoroutineType
 from typing import Any
 
 from isthmus.errors import CellAborted, CellError, CellExit
 from isthmus.jobs import current_job
 from isthmus.portal import crossing_here, in_portal, run_sync
+from isthmus.run_scope import current_scope
 
 _owned: weakref.WeakSet[Coroutine[Any, Any, Any]] = weakref.WeakSet()
 
@@ -57,6 +59,9 @@ async def with_portal(coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
         return await in_portal(functools.partial(run_sync, coroutine))
     except (SystemExit, KeyboardInterrupt) as error:
+        scope = current_scope.get()
+        if scope is not None:
+            scope.leave(error)
         raise _contained(error) from error
 
 
@@ -110,15 +115,23 @@ class _Factory:
         if isinstance(task, asyncio.Task):
             close_with(task, coro)
             job.owner.tasks.add(task)
+            scope = current_scope.get()
+            if scope is not None:
+                scope.note_task(task)
         return task
 
 
 def start_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Any, *, name: str | None = None
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Any,
+    *,
+    name: str | None = None,
+    context: Context | None = None,
 ) -> asyncio.Task[Any]:
     """A task of *loop* for *coroutine*, as ``create_task`` gives it in session code.
 
-    Also in a session without hooks, or where somebody has set another factory since.
+    Also in a session without hooks, or where somebody has set another factory since. A task that is
+    given stays as it is.
 
     Raises:
         TypeError: *coroutine* is none.
@@ -128,8 +141,9 @@ def start_task(
     factory = loop.get_task_factory()
     if not isinstance(factory, _Factory):
         factory = _Factory(factory)
-    task: asyncio.Task[Any] = factory(loop, coroutine)
-    if name is not None:
+    options = {} if context is None else {"context": context}
+    task: asyncio.Task[Any] = factory(loop, coroutine, **options)
+    if name is not None and task is not coroutine:
         task.set_name(name)
     return task
 

@@ -1,0 +1,44 @@
+"""All that a session replaces in the process and in its loop. Owns the list, and its order.
+
+Refuses to know: what each of them does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from isthmus.collector import collector_hook
+from isthmus.interrupts import main_thread_interrupts
+from isthmus.output import output_hooks
+from isthmus.runner_hooks import runner_hooks
+from isthmus.task_factory import task_factory_hooks
+from isthmus.thread_hooks import thread_hooks
+
+
+def install_hooks(
+    loop: asyncio.AbstractEventLoop, namespace: int, *, all_of_them: bool
+) -> Callable[[], None]:
+    """Count a session in, and give what counts it out again, to be called once. Any thread.
+
+    Arguments:
+        loop: The home loop.
+        namespace: The ``id`` of the session's mapping, which must not be held.
+        all_of_them: Without this only what keeps the process from crashing.
+    """
+    hooks = ExitStack()
+    collector_hook.install()
+    hooks.callback(collector_hook.remove)
+    if all_of_them:
+        runner_hooks.install(loop, namespace)
+        hooks.callback(runner_hooks.remove, loop, namespace)
+        task_factory_hooks.install(loop)
+        hooks.callback(task_factory_hooks.remove, loop)
+        output_hooks.install()
+        hooks.callback(output_hooks.remove)
+        thread_hooks.install()
+        hooks.callback(thread_hooks.remove)
+        if main_thread_interrupts.install():
+            hooks.callback(main_thread_interrupts.remove)
+    return hooks.close

@@ -1,0 +1,305 @@
+"""What begins inside one ``asyncio.run``, and ends with it: tasks, async generators, exits."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from isthmus import CellAborted, CellExit, CellInterrupted, Session
+from support import FLAVOURS, LoopWatch, cell
+
+requirement = pytest.mark.requirement
+
+SHUTDOWN = "unhandled exception during asyncio.run() shutdown"
+
+
+# -- tasks ---------------------------------------------------------------------------------------
+
+TASKS = cell("""
+    log = []
+    async def sleeper(name):
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0)
+            log.append(name)
+    async def parent():
+        global grandchild
+        grandchild = asyncio.create_task(sleeper("grandchild"))
+        await sleeper("child")
+    """)
+
+
+@requirement("10-asyncio-run")
+@pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
+async def test_tasks_begun_inside_are_cancelled_and_awaited_and_no_others(
+    session: Session, context: str, flavour: str
+) -> None:
+    await session.execute(TASKS)
+    await session.execute("before = asyncio.create_task(sleeper('before'))\nawait asyncio.sleep(0)")
+    beside = asyncio.ensure_future(session.namespace["asyncio"].sleep(30))
+    code = cell("""
+        async def main():
+            global child
+            child = asyncio.create_task(parent())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return "done"
+        asyncio.run(main()), sorted(log), child.cancelled(), grandchild.cancelled(), before.done()
+        """)
+    result = await session.execute(code, context=context)
+    assert result == ("done", ["child", "grandchild"], True, True, False)
+    assert not beside.done()
+    beside.cancel()
+
+
+@requirement("10-asyncio-run")
+async def test_spawned_tasks_and_those_of_task_groups_are_begun_inside_too(
+    session: Session, context: str
+) -> None:
+    code = cell("""
+        async def main():
+            global task, group
+            task = spawn(asyncio.sleep(30))
+            asyncio.get_running_loop().call_soon(later)
+            await asyncio.sleep(0)
+        def later():
+            global from_callback
+            from_callback = asyncio.ensure_future(asyncio.sleep(30))
+        asyncio.run(main())
+        task.cancelled(), from_callback.cancelled()
+        """)
+    assert await session.execute(code, context=context) == (True, True)
+
+
+@requirement("10-asyncio-run")
+async def test_what_fails_when_it_is_cancelled_is_told_to_the_loop(
+    session: Session, context: str, loop_watch: LoopWatch
+) -> None:
+    code = cell("""
+        async def fails():
+            try:
+                await asyncio.sleep(30)
+            finally:
+                raise KeyError("at the end")
+        async def main():
+            global task
+            task = asyncio.create_task(fails())
+            await asyncio.sleep(0)
+        asyncio.run(main())
+        """)
+    await session.execute(code, context=context)
+    (complaint,) = loop_watch.complaints
+    assert (complaint["message"], complaint["task"]) == (SHUTDOWN, session.namespace["task"])
+    assert complaint["exception"].args == ("at the end",)
+
+
+@requirement("10-asyncio-run")
+async def test_what_tasks_begin_when_they_are_cancelled_is_cancelled_too_but_not_for_ever(
+    session: Session, context: str
+) -> None:
+    code = cell("""
+        tasks = []
+        async def again():
+            tasks.append(asyncio.current_task())
+            try:
+                await asyncio.sleep(30)
+            finally:
+                asyncio.create_task(again())
+                await asyncio.sleep(0)
+        async def main():
+            asyncio.create_task(again())
+            await asyncio.sleep(0)
+        asyncio.run(main())
+        [it.done() for it in tasks]
+        """)
+    assert await session.execute(code, context=context) == [True, True, False]
+    await session.execute("async def again(): pass")
+
+
+@requirement("10-asyncio-run")
+async def test_an_inner_run_ends_only_what_is_its_own(session: Session, context: str) -> None:
+    code = cell("""
+        async def inner():
+            global mine
+            mine = asyncio.create_task(asyncio.sleep(30))
+            await asyncio.sleep(0)
+        async def outer():
+            global others
+            others = asyncio.create_task(asyncio.sleep(30))
+            await asyncio.sleep(0)
+            asyncio.run(inner())
+            return mine.cancelled(), others.done()
+        asyncio.run(outer()), others.cancelled()
+        """)
+    assert await session.execute(code, context=context) == ((True, False), True)
+
+
+# -- async generators ------------------------------------------------------------------------------
+
+GENERATORS = cell("""
+    closed = []
+    async def numbers(name):
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            closed.append(name)
+    async def begin(name):
+        generator = numbers(name)
+        await anext(generator)
+        return generator
+    """)
+
+
+@requirement("10-asyncio-run")
+@pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
+async def test_async_generators_begun_inside_are_closed_and_no_others(
+    session: Session, context: str, flavour: str
+) -> None:
+    hooks = sys.get_asyncgen_hooks()
+    await session.execute(GENERATORS)
+    code = cell("""
+        outside = await begin("outside")
+        inside = asyncio.run(begin("inside"))
+        now = list(closed)
+        now, await anext(outside), await anext(inside, "ended")
+        """)
+    assert await session.execute(code, context=context) == (["inside"], 2, "ended")
+    assert sys.get_asyncgen_hooks() == hooks
+    await session.execute("await outside.aclose()")
+
+
+@requirement("10-asyncio-run")
+async def test_a_generator_that_fails_when_it_is_closed_is_told_to_the_loop(
+    session: Session, context: str, loop_watch: LoopWatch
+) -> None:
+    code = cell("""
+        async def fails():
+            try:
+                yield 1
+            finally:
+                raise KeyError("at the end")
+        async def main():
+            global generator
+            generator = fails()
+            await anext(generator)
+        asyncio.run(main())
+        """)
+    await session.execute(code, context=context)
+    (complaint,) = loop_watch.complaints
+    assert "an error occurred during closing of asynchronous generator" in complaint["message"]
+    assert complaint["asyncgen"] is session.namespace["generator"]
+
+
+@requirement("10-asyncio-run")
+async def test_a_hook_that_is_set_meanwhile_stays(session: Session) -> None:
+    before = sys.get_asyncgen_hooks()
+
+    def mine(generator: object) -> None:
+        """Somebody's own hook."""
+
+    session.update_namespace({"mine": mine})
+    await session.execute("import sys\nasync def main(): sys.set_asyncgen_hooks(firstiter=mine)")
+    await session.execute("asyncio.run(main())")
+    try:
+        assert sys.get_asyncgen_hooks().firstiter is mine
+    finally:
+        sys.set_asyncgen_hooks(*before)
+
+
+# -- exits -----------------------------------------------------------------------------------------
+
+EXITS = {
+    "main": "async def main(): leave()",
+    "a task that main awaits": cell("""
+        async def child(): leave()
+        async def main(): await asyncio.create_task(child())
+        """),
+    "a task that main does not await": cell("""
+        async def child(): leave()
+        async def main():
+            task = asyncio.create_task(child())
+            await asyncio.sleep(30)
+        """),
+    "a task whose end main ignores": cell("""
+        async def child(): leave()
+        async def main():
+            try:
+                await asyncio.create_task(child())
+            except asyncio.CancelledError:
+                return "not this"
+        """),
+    "an inner run": cell("""
+        async def inner(): leave()
+        async def main(): asyncio.run(inner())
+        """),
+    "a task that is cancelled at the end": cell("""
+        async def child():
+            try:
+                await asyncio.sleep(30)
+            finally:
+                leave()
+        async def main():
+            task = asyncio.create_task(child())
+            await asyncio.sleep(0)
+        """),
+}
+
+
+@requirement("10-asyncio-run", "6.2-no-exit-of-host-loop")
+@pytest.mark.parametrize("who", EXITS)
+async def test_an_exit_comes_out_of_asyncio_run_and_not_of_the_hosts_loop(
+    session: Session, context: str, who: str
+) -> None:
+    await session.execute("import sys\ndef leave(): sys.exit(3)\n" + EXITS[who])
+    code = "try:\n    asyncio.run(main())\nexcept SystemExit as exit:\n    code = exit.code\ncode"
+    assert await session.execute(code, context=context) == 3
+    with pytest.raises(CellExit) as caught:
+        await session.execute("asyncio.run(main())", context=context)
+    assert caught.value.code == 3
+
+
+@requirement("10-asyncio-run", "6.2-no-exit-of-host-loop")
+@pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
+async def test_a_keyboard_interrupt_of_main_is_the_cells(
+    session: Session, context: str, flavour: str
+) -> None:
+    await session.execute(
+        "async def main():\n    await asyncio.sleep(0)\n    raise KeyboardInterrupt"
+    )
+    result = await session.run("asyncio.run(main())", context=context)
+    assert type(result.error) is KeyboardInterrupt
+    with pytest.raises(CellAborted):
+        result.unwrap()
+
+
+@requirement("10-asyncio-run")
+async def test_what_fails_because_of_an_exit_is_told_to_the_loop(
+    session: Session, context: str, loop_watch: LoopWatch
+) -> None:
+    code = cell("""
+        import sys
+        async def child(): sys.exit(3)
+        async def main():
+            task = asyncio.create_task(child())
+            try:
+                await task
+            finally:
+                raise KeyError("main")
+        asyncio.run(main())
+        """)
+    result = await session.run(code, context=context)
+    assert type(result.error) is SystemExit
+    assert [it["message"] for it in loop_watch.complaints] == [SHUTDOWN]
+
+
+@requirement("10-asyncio-run", "6.2-interrupt")
+async def test_code_of_main_that_hogs_the_loop_is_interrupted(session: Session) -> None:
+    code = "async def main():\n    while True: pass\nasyncio.run(main())"
+    result = await session.run(code, timeout=0.1)
+    assert result.status == "timeout"
+    assert isinstance(result.error, CellInterrupted)
