@@ -330,7 +330,6 @@ async def test_an_async_function_gives_its_coroutine(session: Session, context: 
 # -- both ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(raises=CrossingError, reason="run_sync is refused in threads of a cell's own")
 @requirement("3.5-spawn", "3.5-call-on-loop")
 async def test_a_thread_that_a_cell_starts_reaches_the_loop(session: Session, context: str) -> None:
     code = cell("""

@@ -455,7 +455,7 @@ async def test_the_loop_of_another_session_is_refused_by_name(
         session.update_namespace({"theirs": thread.loop})
         kind, message, state = await session.execute(code, context=context)
         await thread.wait(theirs.close())
-    assert (kind, state) == ("CrossingError", "CORO_CLOSED")
+    assert (kind, state) == ("CallbackError", "CORO_CLOSED")
     assert "asyncio.run_coroutine_threadsafe" in message
 
 
@@ -514,7 +514,7 @@ async def test_a_callback_of_the_loop_is_refused_and_the_coroutine_closed(
         *await got, inspect.getcoroutinestate(coroutine)
         """)
     kind, message, state = await session.execute(code)
-    assert (kind, state) == ("CrossingError", "CORO_CLOSED")
+    assert (kind, state) == ("CallbackError", "CORO_CLOSED")
     assert "callback of the event loop" in message
 
 
@@ -532,7 +532,7 @@ async def test_a_finalizer_that_runs_on_the_loop_is_refused(session: Session) ->
         await asyncio.sleep(0)
         told
         """)
-    assert await session.execute(code) == ["CrossingError"]
+    assert await session.execute(code) == ["CallbackError"]
 
 
 @requirement("10-asyncio-run", "4.1-refusals")
@@ -563,4 +563,4 @@ async def test_closing_a_runner_where_nobody_can_wait_changes_nothing(session: S
         runner.close()
         refused, task.cancelled()
         """)
-    assert await session.execute(code) == (("CrossingError", False), True)
+    assert await session.execute(code) == (("CallbackError", False), True)
