@@ -387,12 +387,17 @@ async def test_run_until_complete_waits_and_what_was_started_goes_on(
 ) -> None:
     await session.execute("loop = asyncio.get_running_loop()")
     code = cell("""
+        gate = asyncio.Event()
+        async def wait():
+            await gate.wait()
+            return "background"
         async def main():
             global task
-            task = asyncio.create_task(asyncio.sleep(0.001, "background"))
+            task = asyncio.create_task(wait())
             return asyncio.current_task().get_name()
-        name = loop.run_until_complete(main())
-        name, task.done(), loop.run_until_complete(task)
+        name, done = loop.run_until_complete(main()), task.done()
+        call_on_loop(gate.set)
+        name, done, loop.run_until_complete(task)
         """)
     name, done, background = await session.execute(code, context=context)
     assert (done, background) == (False, "background")
@@ -455,7 +460,7 @@ async def test_the_loop_of_another_session_is_refused_by_name(
         session.update_namespace({"theirs": thread.loop})
         kind, message, state = await session.execute(code, context=context)
         await thread.wait(theirs.close())
-    assert (kind, state) == ("CallbackError", "CORO_CLOSED")
+    assert (kind, state) == ("ForeignLoopError", "CORO_CLOSED")
     assert "asyncio.run_coroutine_threadsafe" in message
 
 

@@ -17,10 +17,12 @@ import functools
 import inspect
 import sys
 import threading
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from isthmus.cell_thread import CellThread
 from isthmus.patches import Patch
 from isthmus.portal import crossing_here
 from isthmus.runners import (
@@ -74,8 +76,8 @@ class RunnerHooks:
 
     def _cannot_run_a_loop(self, caller: FrameType) -> bool:
         """Whether *caller* is session code on a loop's thread, or in a cell's thread."""
-        has_loop = asyncio._get_running_loop() is not None or crossing_here() is not None
-        return has_loop and self._is_of_session(caller)
+        in_cell = isinstance(crossing_here(), CellThread)  # not a thread that a cell has started
+        return (in_cell or _get_running_loop() is not None) and self._is_of_session(caller)
 
     def _patch_asyncio(self) -> list[Patch]:
         runs: dict[Any, Any] = {}

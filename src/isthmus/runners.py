@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, NoReturn, Self, TypeVar
 
-from isthmus.errors import CrossingError
+from isthmus.errors import CrossingError, ForeignLoopError
 from isthmus.jobs import current_job
 from isthmus.ledger import close_untouched
 from isthmus.portal import run_sync
@@ -203,7 +203,7 @@ async def _complete(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[T]) ->
     """Await *awaitable*; one that is no future yet in a task of its own, as asyncio does."""
     running = asyncio.get_running_loop()
     if running is not loop:
-        raise CrossingError(
+        raise ForeignLoopError(
             f"run_until_complete() of {loop!r} cannot wait in a session that lives on {running!r}: "
             "use asyncio.run_coroutine_threadsafe(coroutine, loop) and asyncio.wrap_future()"
         )
