@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure everything and print one table."""
+"""``python -m benchmarks``: measure everything, or one group, and print one table."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ import asyncio
 import os
 import platform
 import sys
+from collections.abc import Awaitable, Callable
 
 from benchmarks.cells import cells, namespace_size
+from benchmarks.crossing import crossing
 from benchmarks.measure import Figure, table
 from benchmarks.memory import idle_session
+from benchmarks.stalls import longest_stall
+
+GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
+    "memory": (idle_session,),
+    "cells": (cells, namespace_size),
+    "crossing": (crossing, longest_stall),
+}
+"""Memory first: later cases leave memory that the allocator keeps."""
 
 
-async def measure(rounds: int) -> list[Figure]:
-    """All figures, memory first: later cases leave memory that the allocator keeps."""
-    return [*await idle_session(), *await cells(rounds), *await namespace_size(rounds)]
+async def measure(rounds: int, groups: list[str]) -> list[Figure]:
+    """All figures of *groups*, in their order."""
+    chosen = [group for name, group in GROUPS.items() if name in groups]
+    return [figure for group in chosen for measured in group for figure in await measured(rounds)]
 
 
 def use_one_core() -> None:
@@ -29,9 +40,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure is missed")
     parser.add_argument("--rounds", type=int, default=21, help="rounds to take medians over")
+    parser.add_argument("--only", choices=GROUPS, action="append", help="measure this group alone")
     options = parser.parse_args()
     use_one_core()
-    figures = asyncio.run(measure(options.rounds))
+    figures = asyncio.run(measure(options.rounds, options.only or list(GROUPS)))
     print(f"CPython {platform.python_version()}, {platform.system()} {platform.machine()}\n")
     print(table(figures))
     missed = [figure.name for figure in figures if not figure.reached]

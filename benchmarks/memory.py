@@ -19,8 +19,8 @@ def _resident_kb() -> float:
     raise RuntimeError("no VmRSS in /proc/self/status")
 
 
-async def idle_session() -> list[Figure]:
-    """2,000 sessions open at once, each after a cell, without threads."""
+async def idle_session(_rounds: int) -> list[Figure]:
+    """2,000 sessions open at once, each after a cell, without threads; measured once."""
     warm = [Session("warm") for _ in range(50)]
     for session in warm:
         await session.run("x = 1")
