@@ -262,7 +262,9 @@ def _stepper(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
         _check_loop(awaitable)
     method = getattr(type(awaitable), "__await__", None)
     if method is not None:
-        return method(awaitable)  # type: ignore[no-any-return]
+        iterator = method(awaitable)
+        whole = hasattr(iterator, "send") and hasattr(iterator, "throw")
+        return iterator if whole else _Steps(iterator)  # type: ignore[return-value]
     if inspect.isawaitable(awaitable):  # a generator made by types.coroutine
         return awaitable  # type: ignore[return-value]
     refusal = TypeError(f"object {type(awaitable).__name__} can't be used in 'await' expression")
@@ -288,8 +290,7 @@ def _check_loop(future: asyncio.Future[Any]) -> None:
 def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
     """Step *awaitable* here, in the greenlet, and switch out at each trap."""
     stepper = _stepper(awaitable)
-    send = stepper.send if hasattr(stepper, "send") else _Next(stepper)
-    throw: Callable[[BaseException], Any] = getattr(stepper, "throw", raise_here)
+    send = stepper.send
     try:
         trap = send(None)
         while True:
@@ -303,7 +304,7 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
             else:
                 if error.__context__ is None:  # a future's iterator does not say what is handled
                     error.__context__ = sys.exc_info()[1]
-                trap = throw(error)
+                trap = stepper.throw(error)
     except StopIteration as stop:
         _check_returned(stepper, stop)
         return stop.value
@@ -312,16 +313,14 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
         raise
 
 
-class _Next:
-    """``send`` for an iterator that has only ``__next__``."""
+class _Steps:
+    """``send`` and ``throw`` for an iterator that does not have both."""
 
-    __slots__ = ("_iterator",)
+    __slots__ = ("send", "throw")
 
     def __init__(self, iterator: Any) -> None:
-        self._iterator = iterator
-
-    def __call__(self, value: object) -> Any:
-        return next(self._iterator)
+        self.send: Callable[[object], Any] = getattr(iterator, "send", lambda _: next(iterator))
+        self.throw: Callable[[BaseException], Any] = getattr(iterator, "throw", raise_here)
 
 
 def raise_here(error: BaseException) -> NoReturn:
