@@ -419,13 +419,13 @@ def _reaches(portal: Portal) -> bool:
     return False
 
 
-def _portal_here(awaitable: object) -> Portal:
-    """The portal of the running task.
+def _portal_here(loop: asyncio.AbstractEventLoop, awaitable: object) -> Portal:
+    """The portal of the task that runs in *loop*, the one of this thread.
 
     Raises:
         CrossingError: There is none that could be used from here; says why and what to do.
     """
-    task = asyncio.current_task()
+    task = asyncio.current_task(loop)
     if task is None:
         _refuse(
             CallbackError,
@@ -451,14 +451,14 @@ def _portal_here(awaitable: object) -> Portal:
     return portal
 
 
-def _crossing_here(awaitable: object) -> Crossing | None:
-    """How this thread reaches a loop that runs elsewhere; None where one runs here.
+def _crossing_here(awaitable: object) -> Crossing:
+    """How this thread, in which no loop of its own runs, reaches one that runs elsewhere.
 
     Raises:
-        CrossingError: No loop runs here, and none can be reached.
+        CrossingError: None can be reached.
     """
     crossing = _state.crossing
-    if crossing is None and _get_running_loop() is None:
+    if crossing is None:
         job = current_job.get()
         if job is None:
             _refuse_without_loop(awaitable)
@@ -485,19 +485,20 @@ def run_sync(awaitable: Awaitable[T]) -> T:
     Threads: the loop's, under a cell; threads of a session. Cancel: a cancellation of the cell is
     raised here, as ``asyncio.CancelledError``.
     """
-    crossing = _crossing_here(awaitable)
-    if crossing is not None:
-        return crossing.wait_in_loop(awaitable)  # type: ignore[no-any-return]
-    return _wait_in_portal(_portal_here(awaitable), awaitable)  # type: ignore[no-any-return]
+    loop = _get_running_loop() if _state.crossing is None else None
+    if loop is None:
+        return _crossing_here(awaitable).wait_in_loop(awaitable)  # type: ignore[no-any-return]
+    portal = _portal_here(loop, awaitable)
+    return _wait_in_portal(portal, awaitable)  # type: ignore[no-any-return]
 
 
 def can_run_sync() -> bool:
     """Whether :func:`run_sync` would work here. Threads: any."""
+    loop = _get_running_loop() if _state.crossing is None else None
     try:
-        crossing = _crossing_here(None)
-        if crossing is not None:
-            return crossing.can_wait()
-        portal = _portal_here(None)
+        if loop is None:
+            return _crossing_here(None).can_wait()
+        portal = _portal_here(loop, None)
     except CrossingError:
         return False
     return not (portal.closing or collector.at_work)
