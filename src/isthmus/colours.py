@@ -55,9 +55,10 @@ def stands_in_async(frame: FrameType | None, namespace: int) -> bool:
     if frame is None:
         return asyncio._get_running_loop() is not None
     code = frame.f_code
-    if code.co_flags & _AWAITS:
+    flags = code.co_flags
+    if flags & _AWAITS:
         return True
-    if code.co_flags & CO_NEWLOCALS and code.co_name not in _SPECIAL:  # def and lambda
+    if flags & CO_NEWLOCALS and code.co_name not in _SPECIAL:  # def and lambda
         return False
     return _unusual_stands_in_async(frame, namespace)
 
