@@ -18,7 +18,7 @@ from typing import Any
 import greenlet
 import pytest
 
-from isthmus import CrossingError, Session, run_sync
+from isthmus import CrossingError, ForeignTaskError, Session, can_run_sync, run_sync
 from isthmus.portal import in_portal
 from support import LoopThread, LoopWatch, eventually, run_in_child
 
@@ -476,6 +476,45 @@ async def test_a_task_started_eagerly_inside_a_portal_goes_on_from_the_loop() ->
         assert await in_portal(code) == [([0, 1, 2], True)] * 3
     finally:
         asyncio.get_running_loop().set_task_factory(None)
+
+
+@requirement("4.1-portal-rules")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+async def test_a_task_of_the_host_started_eagerly_inside_a_portal_is_refused_there() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def inner() -> None:
+        assert not can_run_sync()
+        with pytest.raises(ForeignTaskError):
+            run_sync(asyncio.sleep(0))
+        with pytest.raises(ForeignTaskError):
+            run_sync(tick())
+
+    def code() -> None:
+        run_sync(asyncio.eager_task_factory(loop, inner()))  # type: ignore[attr-defined,unused-ignore]
+
+    await in_portal(code)
+
+
+@requirement("4.1-portal-rules")
+async def test_a_loop_that_code_runs_within_its_own_is_not_left_in_the_middle() -> None:
+    outer, inner = asyncio.get_running_loop(), asyncio.new_event_loop()
+
+    async def wait() -> None:
+        assert not can_run_sync()
+        with pytest.raises(ForeignTaskError):
+            run_sync(tick())
+
+    def code() -> int:
+        asyncio._set_running_loop(None)  # as nest_asyncio does it
+        try:
+            inner.run_until_complete(wait())
+        finally:
+            asyncio._set_running_loop(outer)
+            inner.close()
+        return run_sync(tick(1))
+
+    assert await in_portal(code) == 1
 
 
 @requirement("4.1-portal-rules")

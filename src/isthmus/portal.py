@@ -55,6 +55,8 @@ class Portal:
     """One task's way between its greenlet and the loop.
 
     Attributes:
+        task: The task, until the portal is closed: what still holds it then (the traceback of an
+            error) may be held by the task.
         driver: The greenlet of the task, to which a trap is switched. Set anew before every
             switch in: an eagerly started task is driven from another greenlet than later steps.
         waiting: The greenlet that switched the trap out, to be resumed; not always the runner,
@@ -70,8 +72,9 @@ class Portal:
     finished = False
     closing = False
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, task: asyncio.Task[Any]) -> None:
         self.runner = runner
+        self.task = task
         self.waiting: greenlet = runner
 
 
@@ -79,7 +82,12 @@ class Runner(greenlet):
     """A greenlet that runs one function after another.
 
     Kept, because the first Python frame in a fresh greenlet costs a page fault (about 8 µs).
+
+    Attributes:
+        portal: The portal whose function runs, or None.
     """
+
+    portal: Portal | None = None
 
     def run(self) -> None:
         """Wait for a portal and a function, run it, switch back to the portal's driver; again.
@@ -126,6 +134,8 @@ def _forget_parent() -> None:
     """In a forked child: the loop that waits for this code's awaitables is not here any more."""
     state = _state
     if state.portals or state.crossing is not None:
+        for portal in state.portals.values():
+            portal.runner.portal = None
         state.inherited += [state.portals, state.crossing]
         state.portals, state.crossing = {}, None
     current_job.set(None)
@@ -160,7 +170,7 @@ def open_portal(function: Callable[[], Any], task: asyncio.Task[Any]) -> tuple[P
     """
     idle = _state.idle
     runner = idle.pop() if idle else _new_runner()
-    portal = _state.portals[task] = Portal(runner)
+    portal = runner.portal = _state.portals[task] = Portal(runner, task)
     driver = portal.driver = runner.parent = getcurrent()
     runner.gr_context = driver.gr_context  # a new greenlet has an empty context of its own
     trap = runner.switch(portal, function)
@@ -173,6 +183,8 @@ def _close_portal(portal: Portal, task: asyncio.Task[Any]) -> None:
     """Take *portal* from its task, and keep its runner if it ended cleanly."""
     state, runner = _state, portal.runner
     del state.portals[task]
+    runner.portal = None
+    del portal.task
     if not portal.finished:
         return  # it cannot be reached: its task is destroyed on another thread
     runner.gr_context = None
@@ -296,6 +308,7 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
         stepper = _stepper(awaitable)
     try:
         trap = stepper.send(None)
+        _check_running(portal, awaitable)
         while True:
             if portal.closing or collector.at_work:
                 _refuse_to_leave(portal, awaitable)
@@ -396,6 +409,22 @@ def _refuse_to_leave(portal: Portal, awaitable: object) -> NoReturn:
     )
 
 
+def _check_running(portal: Portal, awaitable: object) -> None:
+    """See that the loop of *portal* is the one that runs here.
+
+    Raises:
+        ForeignTaskError: Code of the cell runs another loop (nest_asyncio allows it), which would
+            be left in the middle. Asked only here, since on Python 3.11 that is a system call.
+    """
+    if _get_running_loop() is not portal.task.get_loop():
+        _refuse(
+            ForeignTaskError,
+            awaitable,
+            "run_sync() cannot wait within another event loop that the cell runs, as that would "
+            "stand still: make the function async and await it there",
+        )
+
+
 def _refuse_without_loop(awaitable: object) -> NoReturn:
     """Refuse in a thread in which no loop runs, and from which none can be reached."""
     if _state.inherited:
@@ -489,10 +518,13 @@ def run_sync(awaitable: Awaitable[T]) -> T:
     Threads: the loop's, under a cell; threads of a session. Cancel: a cancellation of the cell is
     raised here, as ``asyncio.CancelledError``.
     """
-    loop = _get_running_loop() if _state.crossing is None else None
-    if loop is None:
-        return _crossing_here(awaitable).wait_in_loop(awaitable)  # type: ignore[no-any-return]
-    portal = _portal_here(loop, awaitable)
+    runner = getcurrent()
+    portal = runner.portal if type(runner) is Runner else None  # the usual case, without a look-up
+    if portal is None or asyncio.current_task(portal.task.get_loop()) is not portal.task:
+        loop = _get_running_loop() if _state.crossing is None else None
+        if loop is None:
+            return _crossing_here(awaitable).wait_in_loop(awaitable)  # type: ignore[no-any-return]
+        portal = _portal_here(loop, awaitable)
     return _wait_in_portal(portal, awaitable)  # type: ignore[no-any-return]
 
 
