@@ -17,18 +17,24 @@ from typing import Any
 from isthmus.hooks import Hook
 
 
-class CollectorWatch(threading.local):
-    """Tells, for the thread that asks, whether a collection is going on in it.
+class CollectorWatch:
+    """Tells whether a collection is going on; there is never more than one in the process.
 
     Attributes:
-        at_work: Whether it is. False as long as the hook is not in.
+        thread: The identifier of the thread in which it is, or None; quicker to ask than
+            :attr:`at_work`, and nearly always None. None as long as the hook is not in.
     """
 
-    at_work = False
+    thread: int | None = None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it is going on in the thread that asks."""
+        return self.thread == threading.get_ident()
 
     def note(self, phase: str, info: dict[str, Any]) -> None:
         """The collector's callback."""
-        self.at_work = phase == "start"
+        self.thread = threading.get_ident() if phase == "start" else None
 
 
 collector = CollectorWatch()
@@ -48,6 +54,7 @@ class CollectorHook(Hook):
     def _take_out(self) -> None:
         if self._callback in gc.callbacks:
             gc.callbacks.remove(self._callback)
+        collector.thread = None  # taken out by a finalizer, it would not hear of the end
 
 
 collector_hook = CollectorHook()

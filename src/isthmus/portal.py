@@ -312,8 +312,8 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
         trap = stepper.send(None)
         _check_running(portal, awaitable)
         while True:
-            if portal.closing or collector.at_work:
-                _refuse_to_leave(portal, awaitable)
+            if portal.closing or collector.thread is not None:
+                _check_leaving(portal, awaitable)
             portal.waiting = getcurrent()
             value = portal.driver.switch(trap)
             error, portal.thrown = portal.thrown, None
@@ -398,17 +398,23 @@ def _refuse(kind: type[CrossingError], awaitable: object, message: str) -> NoRet
     raise kind(message)
 
 
-def _refuse_to_leave(portal: Portal, awaitable: object) -> NoReturn:
-    """Refuse to switch out of the greenlet: nobody would come back, or something would break."""
+def _check_leaving(portal: Portal, awaitable: object) -> None:
+    """Refuse to switch out of the greenlet where nobody would come back, or something would break.
+
+    Raises:
+        TaskDestroyedError: The portal's task is being destroyed.
+        CollectorError: The garbage collector is at work below.
+    """
     if portal.closing:
         message = "run_sync() cannot wait: its task is being destroyed"
         _refuse(TaskDestroyedError, awaitable, message)
-    _refuse(
-        CollectorError,
-        awaitable,
-        "run_sync() cannot wait in a finalizer that the garbage collector runs: close the object "
-        "before it is dropped, or start a task instead, with asyncio.create_task()",
-    )
+    if collector.at_work:
+        _refuse(
+            CollectorError,
+            awaitable,
+            "run_sync() cannot wait in a finalizer that the garbage collector runs: close the "
+            "object before it is dropped, or start a task instead, with asyncio.create_task()",
+        )
 
 
 def _check_running(portal: Portal, awaitable: object) -> None:
