@@ -10,7 +10,6 @@ code, and just calls them where it writes sync code, on the loop's thread or in 
 """
 
 import asyncio
-import inspect
 import json
 import re
 import sqlite3
@@ -20,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from textwrap import indent
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -100,14 +100,8 @@ def approve(call: CapabilityCall) -> bool:
 
 def instructions(session: Session) -> str:
     """The first message: the task, and what the model's code may call."""
-    tools = (described(*it) for it in session.capabilities.items())
+    tools = (indent(tool.describe(), "  ") for tool in session.capabilities.values())
     return "\n".join([TASK, "", HOW_TO_ANSWER, *tools])
-
-
-def described(name: str, tool: Callable[..., Any]) -> str:
-    """What Python knows of a capability."""
-    kind = "async def" if inspect.iscoroutinefunction(inspect.unwrap(tool)) else "def"
-    return f"  {kind} {name}{inspect.signature(tool)}\n      {tool.__doc__}"
 
 
 def observation(result: CellResult) -> str:
@@ -119,7 +113,7 @@ def observation(result: CellResult) -> str:
     elif result.error is not None:
         text += traceback_for_model(result.error)
     elif result.value is not None:
-        text += f"=> {safe_repr(result.value)}"
+        text += f"=> {result.value_repr}"
     if len(text) > OBSERVED_CHARACTERS:
         text = text[:OBSERVED_CHARACTERS] + " … (cut)"
     return f"[cell {result.cell}, {result.context}: {result.status}]\n{text}".strip()
@@ -131,14 +125,6 @@ def traceback_for_model(error: BaseException) -> str:
     frames = [frame for frame in told.stack if frame.filename.startswith("<agent cell")]
     told.stack = traceback.StackSummary.from_list(frames)
     return "".join(told.format(chain=False))
-
-
-def safe_repr(value: object) -> str:
-    """The ``repr`` of a value, which may be code of the model."""
-    try:
-        return repr(value)
-    except Exception as error:
-        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
 
 
 # -- the loop --------------------------------------------------------------------------------------

@@ -616,3 +616,24 @@ def test_the_base_manager_injects_plain_functions() -> None:
 
 def test_the_public_names() -> None:
     assert {"Capability", "capability", "CapabilityRevoked", "NoInputError"} <= set(isthmus.__all__)
+
+
+async def test_a_capability_describes_itself_for_who_writes_cells(session: Session) -> None:
+    async def fetch(path: str, *, tries: int = 3) -> str:
+        """Get a page.
+
+        Over and over.
+        """
+        return path
+
+    session.inject_capability("fetch", fetch)
+    session.inject_capability("later", lambda: asyncio.sleep(0, 1))
+    tools = session.capabilities
+    assert tools["fetch"].describe() == (
+        "async def fetch(path: 'str', *, tries: 'int' = 3) -> 'str'\n"
+        "    Get a page.\n\n    Over and over."
+    )
+    assert not tools["later"].is_async
+    assert await session.execute("await later()") == 1
+    assert tools["later"].is_async, "known once it was called"
+    assert tools["later"].describe() == "async def later()"

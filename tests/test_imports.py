@@ -21,8 +21,18 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches"),
-    ("events", "blocking", "collector", "namespace", "prompt_future", "sources", "tracebacks"),
+    (
+        "errors",
+        "bindings",
+        "context_variables",
+        "deadlocks",
+        "hooks",
+        "mailbox",
+        "patches",
+        "tracebacks",
+    ),
+    ("blocking", "collector", "namespace", "prompt_future", "sources", "tracebacks"),
+    ("events",),
     ("cells", "jobs", "namespace_view", "run_scope", "transport"),
     ("colours", "output", "portal"),
     ("home_task", "interrupts", "shared_loop", "task_factory"),

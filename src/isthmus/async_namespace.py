@@ -14,7 +14,7 @@ import os
 import types
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from isthmus.blocking import blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
@@ -249,6 +249,11 @@ class AsyncNamespaceManager(NamespaceManager):
         return {n: fn for n, fn in list(self._async_functions.items()) if mapping.get(n) is fn}
 
     # -- capabilities ------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Mapping[str, Capability]:
+        """What the host has injected, by name. A live, read-only view."""
+        return cast(Mapping[str, Capability], super().capabilities)
 
     def inject_capability(
         self,

@@ -122,11 +122,28 @@ class Capability:
     def __repr__(self) -> str:
         """As ``<capability fetch(url)>``."""
         state = "revoked capability" if self.revoked else "capability"
+        return f"<{state} {self.name}{self._parameters()}>"
+
+    def _parameters(self) -> str:
         try:
-            parameters = str(inspect.signature(self._fn))
+            return str(inspect.signature(self._fn))
         except (ValueError, TypeError):  # some functions made in C do not tell
-            parameters = "(...)"
-        return f"<{state} {self.name}{parameters}>"
+            return "(...)"
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it gives an awaitable in async code.
+
+        What the host's function looks like, or, once it was called, what it has returned.
+        """
+        return self._awaits
+
+    def describe(self) -> str:
+        """What who writes cells has to know: ``async def fetch(url)``, and the docstring."""
+        keyword = "async def" if self.is_async else "def"
+        lines = [f"{keyword} {self.name}{self._parameters()}"]
+        lines += [f"    {line}".rstrip() for line in (inspect.getdoc(self) or "").splitlines()]
+        return "\n".join(lines)
 
     def __get__(self, instance: object, owner: type | None = None) -> Capability:
         """Bind nothing. That there is this method makes ``help`` show a function."""
@@ -155,6 +172,7 @@ class Capability:
         result = self._fn(*args, **kwargs)
         if type(result) is not CoroutineType and not inspect.isawaitable(result):
             return two_coloured(result)
+        self._awaits = True
         if stands_in_async(_getframe(1), self._namespace_id):
             return result
         try:

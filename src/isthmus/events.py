@@ -2,7 +2,7 @@
 
 Owns the types. Events are frozen msgspec structs, tagged with their name, so that one line of
 JSON (``msgspec.json.encode(event)``) carries each. A result holds live objects and stays in the
-process. No behaviour beyond :meth:`CellResult.unwrap`.
+process. No behaviour beyond :meth:`CellResult.unwrap` and how a result reads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from isthmus.errors import CellAborted, CellCancelled, CellExit, CellTimeout
+from isthmus.tracebacks import format_error, safe_repr
 
 Context = Literal["async", "thread", "sync"]
 """Where a cell's code runs: on the event loop, in the home thread, or as sync code on the loop."""
@@ -125,6 +126,19 @@ class CellResult:
     adopted: tuple[str, ...] = ()
     duration: float = 0.0
     stopped: bool = True
+
+    @property
+    def traceback(self) -> str | None:
+        """The traceback of the error as Python prints it, without frames of this package; or None.
+
+        Frames of the host's own functions, where the cell has called some, are in it.
+        """
+        return None if self.error is None else format_error(self.error)
+
+    @property
+    def value_repr(self) -> str | None:
+        """``repr(value)``, or None when there is no value; a ``__repr__`` that raises is named."""
+        return None if self.value is None else safe_repr(self.value)
 
     def unwrap(self) -> Any:
         """Return the value, or raise what ended the cell.

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, running_loop
-from isthmus.capabilities import CapabilitySource, by_name
+from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import RequestedContext
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult
@@ -298,7 +298,7 @@ class Session:
     # -- capabilities ------------------------------------------------------------------------
 
     @property
-    def capabilities(self) -> Mapping[str, Callable[..., Any]]:
+    def capabilities(self) -> Mapping[str, Capability]:
         """What cells may call of the host, by name. A live, read-only view."""
         return self.manager.capabilities
 

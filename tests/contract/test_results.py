@@ -449,3 +449,24 @@ async def test_the_debug_log_and_the_event_say_who_updated_which_names(
         "the planner" in it.getMessage() and "first_name" in it.getMessage()
         for it in caplog.records
     )
+
+
+@requirement("6.3-tracebacks")
+async def test_a_result_reads_as_text(session: Session, context: str) -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    session.update_namespace({"broken": Broken()})
+    result = await session.run("def f(): return 1 / 0\nf()", context=context)
+    assert result.traceback is not None
+    lines = result.traceback.splitlines()
+    assert (lines[0], lines[-1]) == (
+        "Traceback (most recent call last):",
+        "ZeroDivisionError: division by zero",
+    )
+    assert result.traceback.count("File ") == 2, "frames of the cell alone"
+    assert (result.value_repr, (await session.run("1")).traceback) == (None, None)
+    assert (await session.run("[1]", context=context)).value_repr == "[1]"
+    broken = (await session.run("broken", context=context)).value_repr
+    assert broken == "<Broken whose __repr__ raised ValueError>"
