@@ -21,16 +21,7 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    (
-        "errors",
-        "bindings",
-        "context_variables",
-        "deadlocks",
-        "hooks",
-        "mailbox",
-        "patches",
-        "tracebacks",
-    ),
+    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches"),
     ("blocking", "collector", "namespace", "prompt_future", "sources", "tracebacks"),
     ("events",),
     ("cells", "jobs", "namespace_view", "run_scope", "transport"),

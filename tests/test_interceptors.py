@@ -194,6 +194,12 @@ async def test_timeout(session: Session, context: Any, host: Any) -> None:
         assert result.status == "error"
 
 
+async def test_approve_refuses_with_the_reason_that_it_is_given(session: Session) -> None:
+    session.inject_capability("add", add, interceptors=[Approve(lambda call: "not today")])
+    with pytest.raises(CapabilityRefused, match=r"^add\(\) was refused: not today$"):
+        await session.execute("add(1)")
+
+
 async def test_journal(session: Session, context: Any) -> None:
     told: list[JournalEntry] = []
     journal = Journal(limit=3, on_entry=told.append)

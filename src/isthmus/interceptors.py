@@ -117,15 +117,17 @@ class Approve:
     """Asks the host before each call.
 
     Arguments:
-        callback: A sync or async function of the :class:`CapabilityCall`; True approves. Anything
-            else refuses, so that a forgotten ``return`` does not let everything pass. What it
-            raises arrives in the cell.
+        callback: A sync or async function of the :class:`CapabilityCall`; True approves, a text
+            refuses with that reason. Anything else refuses too, so that a forgotten ``return``
+            does not let everything pass. What it raises arrives in the cell.
 
     Raises, in the cell:
         CapabilityRefused: The call was not approved.
     """
 
-    def __init__(self, callback: Callable[[CapabilityCall], bool | Awaitable[bool]]) -> None:
+    def __init__(
+        self, callback: Callable[[CapabilityCall], bool | str | Awaitable[bool | str]]
+    ) -> None:
         self._callback = callback
 
     async def __call__(self, call: CapabilityCall, proceed: Proceed) -> Any:
@@ -133,6 +135,8 @@ class Approve:
         answer = self._callback(call)
         if isawaitable(answer):
             answer = await answer
+        if isinstance(answer, str):
+            raise CapabilityRefused(f"{call.name}() was refused: {answer}")
         if answer is not True:
             raise CapabilityRefused(f"the host did not approve the call of {call.name}()")
         return await proceed()
