@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -39,7 +41,7 @@ async def test_tasks_begun_inside_are_cancelled_and_awaited_and_no_others(
 ) -> None:
     await session.execute(TASKS)
     await session.execute("before = asyncio.create_task(sleeper('before'))\nawait asyncio.sleep(0)")
-    beside = asyncio.ensure_future(session.namespace["asyncio"].sleep(30))
+    beside = asyncio.ensure_future(asyncio.Event().wait())
     code = cell("""
         async def main():
             global child
@@ -137,6 +139,52 @@ async def test_an_inner_run_ends_only_what_is_its_own(session: Session, context:
     assert await session.execute(code, context=context) == ((True, False), True)
 
 
+@requirement("10-asyncio-run", "10-run-until-complete")
+async def test_what_run_until_complete_leaves_running_ends_with_the_run_around_it(
+    session: Session, context: str
+) -> None:
+    await session.execute("loop = asyncio.get_running_loop()")
+    code = cell("""
+        async def numbers():
+            try:
+                yield 1
+            finally:
+                closed.append(1)
+        async def inner():
+            global task, generator
+            task, generator = asyncio.create_task(asyncio.sleep(30)), numbers()
+            await anext(generator)
+        async def outer():
+            loop.run_until_complete(inner())
+            await asyncio.sleep(0)
+            return task.done(), list(closed)
+        closed = []
+        asyncio.run(outer()), task.cancelled(), closed
+        """)
+    assert await session.execute(code, context=context) == ((False, []), True, [1])
+
+
+@requirement("10-asyncio-run")
+async def test_a_task_begun_inside_can_close_the_runner_between_two_runs(
+    session: Session, context: str
+) -> None:
+    code = cell("""
+        runner, go = asyncio.Runner(), asyncio.Event()
+        async def closes():
+            await go.wait()
+            runner.close()
+            return "closed", other.cancelled()
+        async def begin():
+            global other
+            other = asyncio.create_task(asyncio.sleep(30))
+            return asyncio.create_task(closes())
+        task = runner.run(begin())
+        call_on_loop(go.set)
+        run_sync(task)
+        """)
+    assert await session.execute(code, context=context) == ("closed", True)
+
+
 # -- async generators ------------------------------------------------------------------------------
 
 GENERATORS = cell("""
@@ -171,6 +219,41 @@ async def test_async_generators_begun_inside_are_closed_and_no_others(
     assert await session.execute(code, context=context) == (["inside"], 2, "ended")
     assert sys.get_asyncgen_hooks() == hooks
     await session.execute("await outside.aclose()")
+
+
+@requirement("10-asyncio-run")
+async def test_generators_that_others_begin_meanwhile_are_not_closed(
+    session: Session, context: str
+) -> None:
+    started, go = asyncio.Event(), asyncio.Event()
+    session.update_namespace({"started": started, "go": go})
+    await session.execute("async def main():\n    started.set()\n    await go.wait()")
+    running = asyncio.ensure_future(session.run("asyncio.run(main())", context=context))
+    await started.wait()
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    mine = numbers()
+    assert await anext(mine) == 1
+    go.set()
+    (await running).unwrap()
+    assert await anext(mine) == 2
+    assert await anext(mine, None) is None
+
+
+@requirement("10-asyncio-run")
+async def test_a_loop_without_hooks_for_generators_is_served_too(session: Session) -> None:
+    await session.execute(GENERATORS)
+    before = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        await session.execute("inside = asyncio.run(begin('inside'))")
+        assert sys.get_asyncgen_hooks() == (None, None)
+    finally:
+        sys.set_asyncgen_hooks(*before)
+    assert session.namespace["closed"] == ["inside"]
 
 
 @requirement("10-asyncio-run")
@@ -233,6 +316,19 @@ EXITS = {
             except asyncio.CancelledError:
                 return "not this"
         """),
+    "a task whose failure main handles": cell("""
+        async def child(): leave()
+        async def main():
+            try:
+                await asyncio.create_task(child())
+            except Exception:
+                await asyncio.sleep(30)
+        """),
+    "two tasks": cell("""
+        async def child(): leave()
+        async def main():
+            await asyncio.gather(child(), child())
+        """),
     "an inner run": cell("""
         async def inner(): leave()
         async def main(): asyncio.run(inner())
@@ -261,6 +357,45 @@ async def test_an_exit_comes_out_of_asyncio_run_and_not_of_the_hosts_loop(
     with pytest.raises(CellExit) as caught:
         await session.execute("asyncio.run(main())", context=context)
     assert caught.value.code == 3
+
+
+@requirement("10-run-until-complete", "6.2-no-exit-of-host-loop")
+async def test_a_task_that_exits_when_nobody_waits_for_its_run_fails_as_any_other(
+    session: Session, context: str
+) -> None:
+    await session.execute("loop, go = asyncio.get_running_loop(), asyncio.Event()")
+    code = cell("""
+        import sys
+        async def child():
+            await go.wait()
+            sys.exit(3)
+        async def begin(): return asyncio.create_task(child())
+        task = loop.run_until_complete(begin())
+        call_on_loop(go.set)
+        run_sync(asyncio.wait([task]))
+        type(task.exception()).__name__
+        """)
+    assert await session.execute(code, context=context) == "CellExit"
+
+
+@requirement("10-asyncio-run")
+async def test_nobody_is_told_that_an_exit_that_came_out_was_not_retrieved(
+    session: Session, context: str, loop_watch: LoopWatch
+) -> None:
+    code = cell("""
+        import sys
+        async def child(): sys.exit(3)
+        async def main():
+            asyncio.create_task(child())
+            await asyncio.sleep(30)
+        try:
+            asyncio.run(main())
+        except SystemExit:
+            pass
+        """)
+    await session.execute(code, context=context)
+    gc.collect()
+    assert loop_watch.complaints == []
 
 
 @requirement("10-asyncio-run", "6.2-no-exit-of-host-loop")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from isthmus import Session
+from isthmus.runner_hooks import RunnerHooks
 from support import FLAVOURS, LoopThread, cell
 
 requirement = pytest.mark.requirement
@@ -173,6 +174,18 @@ async def test_without_hooks_nothing_is_replaced(make_session: Callable[..., Ses
         await session.execute(code)
 
 
+@requirement("10-asyncio-run")
+async def test_a_class_that_inherits_from_runner_is_left_alone(
+    session: Session, context: str
+) -> None:
+    code = cell("""
+        class Mine(asyncio.Runner): pass
+        runner = Mine()
+        type(runner) is Mine
+        """)
+    assert await session.execute(code, context=context) is True
+
+
 # -- in and out ------------------------------------------------------------------------------------
 
 
@@ -268,6 +281,38 @@ async def test_a_dropped_session_takes_its_hooks_along() -> None:
     with pytest.warns(ResourceWarning, match="unclosed session"):
         del session
     assert attributes(loop) == before
+
+
+class CollectingLoop(asyncio.SelectorEventLoop):
+    """A loop at whose first look the collector finds a dropped session."""
+
+    collect: Callable[[], None] | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        collect = super().__getattribute__("collect")
+        if name == "run_until_complete" and collect is not None:
+            self.collect = None
+            collect()
+        return super().__getattribute__(name)
+
+
+@requirement("6.5-hooks")
+def test_a_session_that_the_collector_ends_meanwhile_takes_nothing_from_the_next() -> None:
+    hooks, first, second = RunnerHooks(), asyncio.new_event_loop(), CollectingLoop()
+    before, pythons = (attributes(first), attributes(second)), asyncio.run
+    try:
+        hooks.install(first, 1)
+        second.collect = lambda: hooks.remove(first, 1)
+        hooks.install(second, 2)
+        assert second.collect is None
+        assert asyncio.run is not pythons
+        assert {"run_until_complete", "run_forever"} <= set(vars(second))
+        assert attributes(first)[-2:] == [None, None]
+        hooks.remove(second, 2)
+        assert (attributes(first), attributes(second)) == before
+    finally:
+        first.close()
+        second.close()
 
 
 # -- other libraries -------------------------------------------------------------------------------

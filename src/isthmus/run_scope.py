@@ -100,12 +100,13 @@ class RunScope:
         next one around it is meant.
         """
         scope = next((it for it in self._and_outer() if it.running), None)
-        task = asyncio.current_task()
-        if scope is None or task is None:
+        if scope is None:
             return
         if scope._exit is None:
             scope._exit = error
-        task.add_done_callback(_mark_retrieved)
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(asyncio.Task.exception)  # as retrieved: the run raises it
         if scope._main is not None:
             # Not at once: where the main task awaits this one, it would pass the request on to it.
             asyncio.get_running_loop().call_soon(scope._main.cancel)
@@ -166,12 +167,6 @@ current_scope: ContextVar[RunScope | None] = ContextVar("isthmus_current_scope",
 
 def _tell_loop(**context: Any) -> None:
     asyncio.get_running_loop().call_exception_handler(context)
-
-
-def _mark_retrieved(task: asyncio.Task[Any]) -> None:
-    """The run raises what *task* failed with: nobody has to be told that nobody asked for it."""
-    if not task.cancelled():
-        task.exception()
 
 
 # -- async generators ----------------------------------------------------------------------------

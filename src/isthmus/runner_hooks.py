@@ -37,42 +37,40 @@ class RunnerHooks:
     """Replaces the three for code of sessions: in with the first user, out with the last.
 
     Threads: any. The lock guards all fields and the replacing of attributes; nothing of ours is
-    locked inside, and no code of others is called. Namespaces are looked up without it: one look
-    into a set is atomic.
+    locked inside. It is reentrant because the collector may end a dropped session while it is held:
+    so a session is in the table before anything is done for it, and undoing something twice is
+    harmless. Namespaces are looked up without it: one look into a dict is atomic.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._namespaces: set[int] = set()
+        self._lock = threading.RLock()
+        self._sessions: dict[int, asyncio.AbstractEventLoop] = {}
         self._patches: list[Patch] = []
-        self._users: dict[asyncio.AbstractEventLoop, int] = {}
         self._loop_patches: dict[asyncio.AbstractEventLoop, Patch] = {}
 
     def install(self, loop: asyncio.AbstractEventLoop, namespace: int) -> None:
         """Count in a session of *loop* whose namespace has the ``id`` *namespace*."""
         with self._lock:
-            if not self._namespaces:
+            self._sessions[namespace] = loop
+            if not self._patches:
                 self._patches = self._patch_asyncio()
-            self._namespaces.add(namespace)
-            self._users[loop] = self._users.get(loop, 0) + 1
-            if self._users[loop] == 1:
+            if loop not in self._loop_patches:
                 self._loop_patches[loop] = self._patch_loop(loop)
 
     def remove(self, loop: asyncio.AbstractEventLoop, namespace: int) -> None:
         """Count it out."""
         with self._lock:
-            self._namespaces.discard(namespace)
-            self._users[loop] -= 1
-            if not self._users[loop]:
-                del self._users[loop]
-                self._loop_patches.pop(loop).undo()
-            if not self._namespaces:
-                for patch in self._patches:
-                    patch.undo()
+            del self._sessions[namespace]
+            unused = [] if self._sessions else self._patches
+            if unused:
                 self._patches = []
+            if loop in self._loop_patches and loop not in self._sessions.values():
+                unused = [*unused, self._loop_patches.pop(loop)]
+            for patch in unused:
+                patch.undo()
 
     def _is_of_session(self, caller: FrameType) -> bool:
-        return id(caller.f_globals) in self._namespaces
+        return id(caller.f_globals) in self._sessions
 
     def _cannot_run_a_loop(self, caller: FrameType) -> bool:
         """Whether *caller* is session code on a loop's thread, or in a cell's thread."""
@@ -80,23 +78,21 @@ class RunnerHooks:
         return (in_cell or _get_running_loop() is not None) and self._is_of_session(caller)
 
     def _patch_asyncio(self) -> list[Patch]:
-        runs: dict[Any, Any] = {}
-        for module in (asyncio, asyncio.runners):
-            runs.setdefault(module.run, self._run(module.run))
+        by_name, by_module = asyncio.run, asyncio.runners.run
+        run = self._run(by_name)
+        same = run if by_module is by_name else self._run(by_module)
         return [
-            Patch(asyncio, {"run": runs[asyncio.run]}),
-            Patch(asyncio.runners, {"run": runs[asyncio.runners.run]}),
+            Patch(asyncio, {"run": run}),
+            Patch(asyncio.runners, {"run": same}),
             Patch(asyncio.Runner, {"__init__": self._init_of_runner(asyncio.Runner.__init__)}),
         ]
 
     def _run(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(original)
-
         @functools.wraps(original)
         def run(*args: Any, **kwargs: Any) -> Any:
             if not self._cannot_run_a_loop(sys._getframe(1)):
                 return original(*args, **kwargs)
-            given = signature.bind(*args, **kwargs)
+            given = inspect.signature(original).bind(*args, **kwargs)
             return run_in_session(*given.args, **given.kwargs)
 
         return run

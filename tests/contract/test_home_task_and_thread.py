@@ -661,15 +661,17 @@ async def test_an_anyio_group_entered_by_a_thread_cell_is_left_by_an_async_one(
 async def test_a_plain_thread_cell_sees_no_running_loop(session: Session) -> None:
     code = (
         "async def f(): return await asyncio.sleep(0, asyncio.get_running_loop())\n"
-        "mine = asyncio.run(f())\n"
+        "own = asyncio.new_event_loop()\n"
+        "mine = own.run_until_complete(f())\nown.close()\n"
         "try:\n    asyncio.get_running_loop()\nexcept RuntimeError:\n    r = 'no loop'\nr"
     )
     assert await session.execute(code, context="thread") == "no loop"
-    assert session.namespace["mine"] is not asyncio.get_running_loop()
+    assert session.namespace["mine"] is session.namespace["own"]
 
 
 @requirement("3.5-plain-thread")
 async def test_the_loop_is_as_before_after_a_thread_cell_that_awaited(session: Session) -> None:
+    await session.execute("1")  # from here on the session's own hooks are in
     loop = asyncio.get_running_loop()
     own = set(getattr(loop, "__dict__", ()))
     current_task = asyncio.current_task
