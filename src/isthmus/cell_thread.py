@@ -12,10 +12,10 @@ Guarantees:
   keeps jobs that are merely next in order for later.
 - The thread holds no reference to a session between jobs.
 
-Locks: ``_claim`` guards ``current``, ``_retired``, ``_withdrawn``, ``_armed`` and ``_interrupted``,
-so that a job is either run by this thread or given to another one, and an interrupt reaches the job
-that it is meant for or none. Innermost; nothing is called inside but CPython's setter of an
-asynchronous exception. Both queues are atomic by themselves.
+Locks: ``_claim`` guards ``current``, ``_retired``, ``_withdrawn``, ``_armed``, ``_interrupted``,
+``_sheltered`` and ``_kept_back``, so that a job is either run by this thread or given to another
+one, and an interrupt reaches the job that it is meant for or none. Innermost; nothing is called
+inside but CPython's setter of an asynchronous exception. Both queues are atomic by themselves.
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
 
 
+def _let_arrive() -> None:
+    """Do nothing: an asynchronous exception is raised when a function starts, if not before."""
+
+
 Message = Request | tuple[Job, contextvars.Context] | list[asyncio.Handle]
 """What a thread says: await this; this job has ended; run these callbacks."""
 
@@ -152,6 +156,8 @@ class CellThread:
         self._armed: Job | None = None
         self._withdrawn: set[Job] = set()
         self._interrupted = False
+        self._sheltered = False
+        self._kept_back = False
         self._retired = False
         self._close_reason: str | None = None
         self._thread: threading.Thread | None = None
@@ -209,8 +215,11 @@ class CellThread:
         with self._claim:
             if self._armed is not job or self.ident is None:
                 return False
-            self._interrupted = True
-            _set_async_exception(self.ident, CellInterrupted)
+            if self._sheltered:
+                self._kept_back = True
+            else:
+                self._interrupted = True
+                _set_async_exception(self.ident, CellInterrupted)
             return True
 
     def _arm(self, job: Job) -> None:
@@ -225,6 +234,33 @@ class CellThread:
             if self._interrupted and self.ident is not None:
                 self._interrupted = False
                 _set_async_exception(self.ident, None)
+
+    def shelter(self) -> bool:
+        """Keep interrupts from the calling thread, if it is this one; whether that is new.
+
+        Raises:
+            CellInterrupted: It was on its way. Nothing is kept back.
+        """
+        if threading.get_ident() != self.ident or self._sheltered:
+            return False
+        sheltered = False
+        try:
+            with self._claim:
+                self._sheltered = True  # from here on nobody sends one
+            _let_arrive()
+            sheltered = True
+        finally:
+            self._sheltered = sheltered
+        return True
+
+    def expose(self) -> None:
+        """Let interrupts through again; one that was kept back is raised here or soon after."""
+        with self._claim:
+            self._sheltered = False
+            kept_back, self._kept_back = self._kept_back, False
+            if kept_back and self._armed is not None and self.ident is not None:
+                self._interrupted = True
+                _set_async_exception(self.ident, CellInterrupted)
 
     def _take(self, job: Job) -> bool:
         """Make *job* the current one, unless it was withdrawn. The thread's own call."""
