@@ -153,6 +153,36 @@ REQUIREMENTS: dict[str, str] = {
         "Output is routed by context variable to the cell that caused it, late output included; "
         "code of no session prints as ever; it is bounded."
     ),
+    "6.1-ways-to-write": (
+        "print, write, writelines, bytes to the buffer, warnings and uncaught errors all go to "
+        "the cell, surrogates and carriage returns included."
+    ),
+    "6.1-bytes": "Bytes are decoded as they come, in order with the text of their stream.",
+    "6.1-logging": (
+        "What a cell logs goes to the cell, by a handler made before the session or in it."
+    ),
+    "6.1-swapped-streams": (
+        "A redirection in a cell holds across an await and for nobody else; a host that swaps "
+        "its own streams takes nothing from a cell."
+    ),
+    "6.1-late-output": (
+        "What tasks and threads of an ended cell write is that cell's, or the running cell's "
+        "where the session says so."
+    ),
+    "6.1-batches": (
+        "A lone line is sent at once, lines that come fast come together; both streams stay in "
+        "order, and output comes before the outcome."
+    ),
+    "6.1-back-pressure": (
+        "A thread waits for a full transport; where waiting would block the loop the excess is "
+        "dropped, with an OutputDropped event and a line in the stream."
+    ),
+    "6.1-bounded": "What is kept for a result, and what is held back, is bounded.",
+    "6.1-queue": "QueueTransport hands events to a reader in any loop or thread, and is bounded.",
+    "6.1-display": (
+        "display() and the value's rich form follow the _repr_*_ protocol; displays come in "
+        "order with output, from all contexts."
+    ),
     "6.2-timeout": (
         "timeout=: control returns at the deadline, for awaits, thread cells, and Python code "
         "on a main-thread loop."

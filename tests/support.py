@@ -9,6 +9,7 @@ import asyncio
 import functools
 import gc
 import linecache
+import logging
 import os
 import signal
 import subprocess
@@ -362,6 +363,8 @@ class Census:
             "SIGURG": signal.getsignal(signal.SIGURG),
             "SIGINT": signal.getsignal(signal.SIGINT),
             "__main__": sys.modules["__main__"],
+            "the class of sys": type(sys),
+            "logging.StreamHandler.stream": hasattr(logging.StreamHandler, "stream"),
         }
         return cls(
             set(threading.enumerate()),

@@ -23,10 +23,11 @@ PACKAGE = Path(isthmus.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches"),
     ("blocking", "collector", "namespace", "prompt_future", "sources", "tracebacks"),
+    ("mime",),
     ("events",),
-    ("cells", "jobs", "namespace_view", "run_scope", "transport"),
-    ("colours", "output", "portal"),
-    ("home_task", "interrupts", "shared_loop", "task_factory"),
+    ("cells", "jobs", "namespace_view", "queue_transport", "run_scope"),
+    ("colours", "displays", "output", "portal", "transport"),
+    ("home_task", "interrupts", "live_output", "shared_loop", "streams", "task_factory"),
     ("cell_thread", "delegates", "interceptors", "ledger"),
     ("visitors",),
     ("home", "thread_hooks"),
@@ -47,10 +48,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 BOUNDARIES: dict[str, frozenset[str]] = {
     "cell_run": frozenset({"CellRun.evaluate"}),
+    "mime": frozenset({"_Making._call", "_Making._put", "_method", "has_methods", "rich_bundle"}),
     "portal": frozenset({"Runner.run", "drive_portal", "outcome_in_portal"}),
     "run_scope": frozenset({"RunScope.wait"}),
+    "streams": frozenset({"StandardStream.flush_diversion"}),
     "tracebacks": frozenset({"format_error", "safe_repr", "safe_str"}),
-    "transport": frozenset({"Emitter.emit"}),
+    "transport": frozenset({"Emitter.emit", "Emitter.has_room"}),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
 """Functions in which ``except Exception`` or ``except BaseException`` may stand."""

@@ -1,149 +1,157 @@
-"""Streams that go to the cell that wrote, and their comings and goings."""
-
-# ruff: noqa: E501 (a cell in one string reads better than one that is wrapped)
+"""The text of one cell: how it is put together, and how much of it is kept."""
 
 from __future__ import annotations
 
-import io
 import sys
 import threading
-from typing import Any
 
 import pytest
 
-from isthmus import Session
-from isthmus.output import CellOutput, OutputHooks, RoutedStream
+from isthmus import MimeBundle
+from isthmus.output import BIG_CHARS, PIECES, CellOutput, plain_text
 
 requirement = pytest.mark.requirement
 
 
 @requirement("6.1-output")
-def test_complete_lines_are_passed_on_and_the_rest_waits() -> None:
-    sent: list[tuple[str, str]] = []
-    output = CellOutput(lambda stream, text: sent.append((stream, text)))
-    output.write("stdout", "a")
-    output.write("stderr", "e\n")
-    output.write("stdout", "b\nc")
-    output.write("stdout", "")
-    assert sent == [("stderr", "e\n"), ("stdout", "ab\nc")]
-    output.write("stdout", "d")
-    output.flush_all()
-    assert sent[-1] == ("stdout", "d")
-    output.flush_all()
-    assert len(sent) == 3
-    assert output.text("stdout") == "ab\ncd"
+def test_what_is_written_to_each_stream_is_kept_apart() -> None:
+    output = CellOutput()
+    output.write_to("stdout", "a")
+    output.write_to("stderr", "e\n")
+    output.write_to("stdout", "b\nc")
+    output.write_to("stdout", "")
+    output.flush()
+    assert output.text("stdout") == "ab\nc"
+    output.write_to("stdout", "d")
+    output.finish()
+    assert (output.text("stdout"), output.text("stderr")) == ("ab\ncd", "e\n")
+    assert output.displays == ()
 
 
-@requirement("6.1-output")
+@requirement("6.1-bounded")
 @pytest.mark.parametrize("sizes", [[5, 5], [10], [11], [3, 20, 3], [0, 30]])
 def test_what_is_kept_is_bounded_exactly(sizes: list[int]) -> None:
-    output = CellOutput(None, limit=10)
+    output = CellOutput(limit=10)
     for size in sizes:
-        output.write("stdout", "x" * size)
+        output.write_to("stdout", "x" * size)
+        output.finish()
     total = sum(sizes)
     text = output.text("stdout")
     assert text[:10] == "x" * min(total, 10)
     assert (f"{total - 10} more" in text) == (total > 10)
 
 
+@requirement("6.1-bounded")
+@pytest.mark.parametrize("text", ["", "x", "x" * (BIG_CHARS + 1)])
+def test_what_is_gathered_is_bounded(text: str) -> None:
+    output = CellOutput(limit=10)
+    for _ in range(PIECES * 3):
+        output.write_to("stdout", text)
+        assert len(output.pieces) <= PIECES + 1
+    assert sum(map(len, output._kept.get("stdout", ()))) <= 10
+
+
+@requirement("6.1-bounded")
+def test_displays_have_a_bound_too() -> None:
+    output = CellOutput(limit=10)
+    for data in (b"12345678", b"123", b"12"):
+        output.display(MimeBundle({"image/png": data}))
+    assert [it.text for it in output.displays] == [
+        "<image/png>",
+        "[image/png: 3 characters not kept]",
+        "<image/png>",
+    ]
+
+
+@requirement("6.1-bounded")
+def test_after_the_result_nothing_is_kept() -> None:
+    output = CellOutput()
+    output.write_to("stdout", "before")
+    assert output.text("stdout") == "before"
+    output.forget()
+    output.write_to("stdout", "late")
+    output.display(MimeBundle({}))
+    assert (output.text("stdout"), output.displays) == ("", ())
+
+
+@requirement("6.1-bytes")
+def test_bytes_are_decoded_as_they_come_and_in_order_with_text() -> None:
+    output = CellOutput()
+    for piece in ("a", "é".encode()[:1], "é".encode()[1:], "b", b"\xff", b"\xe2\x82"):
+        output.write_to("stdout", piece)
+        output.flush()
+    output.write_to("stderr", "other streams do not matter")
+    output.write_to("stdout", b"\xac")
+    assert output.text("stdout") == "aéb\ufffd€"
+    output.write_to("stdout", b"\xe2")
+    output.write_to("stdout", "text ends what has begun")
+    output.write_to("stdout", b"\xe2\x82")
+    output.finish()
+    assert output.text("stdout") == "aéb\ufffd€\ufffdtext ends what has begun\ufffd"
+
+
 @requirement("6.1-output")
-def test_threads_of_one_cell_lose_nothing() -> None:
-    sent: list[str] = []
-    output = CellOutput(lambda _stream, text: sent.append(text))
+def test_text_of_a_subclass_is_taken_for_what_it_is() -> None:
+    class Loud(str):
+        def __str__(self) -> str:
+            return "shouting"
+
+    plain = plain_text(Loud("quiet"))
+    assert (plain, type(plain)) == ("quiet", str)
+    for wrong in (5, None, ["x"], b"x"):
+        with pytest.raises(TypeError, match="must be str"):
+            plain_text(wrong)
+
+
+@requirement("6.1-output")
+def test_threads_of_one_cell_lose_nothing_and_keep_their_order() -> None:
+    output = CellOutput()
+    interval = sys.getswitchinterval()
 
     def write(number: int) -> None:
-        for it in range(200):
-            output.write("stdout", f"{number}:{it}\n")
+        for it in range(2_000):
+            output.write_to("stdout" if it % 3 else "stderr", f"{number}:{it}\n")
+            if it % 50 == 0:
+                output.text("stdout")  # collects, in the middle of the others' writes
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for thread in threads:
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+    finally:
+        sys.setswitchinterval(interval)
+    for number in range(4):
+        for stream, wanted in (("stdout", lambda it: it % 3), ("stderr", lambda it: not it % 3)):
+            lines = output.text(stream).split()  # type: ignore[arg-type]
+            mine = [line for line in lines if line.startswith(f"{number}:")]
+            assert mine == [f"{number}:{it}" for it in range(2_000) if wanted(it)]
+
+
+@requirement("6.1-output")
+def test_a_write_from_within_a_collection_is_taken_by_a_later_one() -> None:
+    output = CellOutput()
+    output.write_to("stdout", "a")
+    with output._collecting() as outer:
+        assert outer
+        output.write_to("stdout", "b" * (BIG_CHARS + 1))  # wants to be collected at once
+        assert len(output.pieces) == 2
+    assert output.text("stdout").startswith("ab")
+
+
+@requirement("6.1-output")
+def test_a_thread_that_finds_the_lock_taken_leaves_its_text_to_the_holder() -> None:
+    output = CellOutput()
+
+    def write() -> None:
+        with output._collecting(0.001) as collecting:
+            assert not collecting
+        output.pieces.append("b")
+
+    with output._collecting():
+        thread = threading.Thread(target=write)
         thread.start()
-    for thread in threads:
         thread.join(5)
-    output.flush_all()
-    expected = sorted(f"{n}:{i}" for n in range(4) for i in range(200))
-    assert sorted("".join(sent).split()) == expected
-    assert sorted(output.text("stdout").split()) == expected
-
-
-@requirement("6.5-hooks")
-def test_streams_go_in_with_the_first_and_out_with_the_last() -> None:
-    hooks, before = OutputHooks(), (sys.stdout, sys.stderr)
-    hooks.install()
-    hooks.install()
-    assert isinstance(sys.stdout, RoutedStream)
-    hooks.remove()
-    assert isinstance(sys.stdout, RoutedStream)
-    hooks.remove()
-    assert (sys.stdout, sys.stderr) == before
-
-
-@requirement("6.5-hooks")
-def test_a_stream_that_somebody_has_put_there_since_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    hooks, mine = OutputHooks(), io.StringIO()
-    monkeypatch.setattr(sys, "stdout", sys.stdout)
-    hooks.install()
-    monkeypatch.setattr(sys, "stdout", mine)
-    hooks.remove()
-    assert sys.stdout is mine
-
-
-@requirement("6.5-hooks")
-def test_a_process_without_streams_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = RoutedStream("stdout", None)
-    assert stream.write("x") == 0
-    stream.flush()
-    assert not stream.isatty()
-    assert stream.encoding == "utf-8"
-    with pytest.raises(io.UnsupportedOperation):
-        stream.fileno()
-
-
-@requirement("6.5-hooks")
-def test_a_stream_passes_on_what_the_original_can(capfd: pytest.CaptureFixture[str]) -> None:
-    stream = RoutedStream("stdout", sys.__stdout__)
-    assert stream.encoding == sys.__stdout__.encoding  # type: ignore[union-attr]
-    assert stream.buffer is sys.__stdout__.buffer  # type: ignore[union-attr]
-    assert stream.writable()
-
-
-@requirement("6.5-hooks")
-def test_a_half_made_stream_has_no_attributes_instead_of_recursing() -> None:
-    with pytest.raises(AttributeError):
-        RoutedStream.__new__(RoutedStream).buffer
-
-
-@requirement("6.1-output")
-async def test_a_cell_that_writes_something_else_than_text_gets_the_usual_error(
-    session: Session, context: str
-) -> None:
-    result = await session.run("import sys; sys.stdout.write(5)", context=context)
-    assert isinstance(result.error, TypeError)
-    assert "must be str" in str(result.error)
-    assert (await session.run("sys.stdout.isatty()", context=context)).value is False
-
-
-@requirement("6.1-output")
-async def test_a_cell_that_redirects_and_closes_harms_nobody(
-    session: Session, context: str
-) -> None:
-    code = (
-        "import contextlib, io, sys\nwith contextlib.redirect_stdout(io.StringIO()) as f:\n    print('inside')\n"
-        "print('outside')\nf.getvalue()"
-    )
-    result = await session.run(code, context=context)
-    assert (result.value, result.stdout) == ("inside\n", "outside\n")
-    await session.run("sys.stdout.close()", context=context)
-    assert (await session.run("print('on')", context=context)).stdout == "on\n"
-
-
-@requirement("6.5-hooks")
-async def test_sessions_share_the_hooks_whatever_the_order_of_their_ends(make_session: Any) -> None:
-    before = sys.stdout
-    one, two = make_session("one"), make_session("two")
-    await one.execute("1")
-    await two.execute("1")
-    await one.close()
-    assert (await two.run("print('two')")).stdout == "two\n"
-    await two.close()
-    assert sys.stdout is before
+    assert output.text("stdout") == "b"

@@ -3,6 +3,7 @@
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.capabilities import Capability, capability
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
+from isthmus.displays import display
 from isthmus.errors import (
     AlreadyAwaitedError,
     BudgetExceeded,
@@ -42,13 +43,15 @@ from isthmus.events import (
     Context,
     CoroutineAdopted,
     CoroutineSettled,
+    Display,
     Event,
     NamespaceUpdated,
     Output,
+    OutputDropped,
     Status,
     StreamName,
 )
-from isthmus.executor import AsyncExecutor
+from isthmus.executor import AsyncExecutor, LateOutput
 from isthmus.interceptors import (
     Approve,
     Budget,
@@ -60,12 +63,14 @@ from isthmus.interceptors import (
 )
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
 from isthmus.loop_calls import call_on_loop, spawn
+from isthmus.mime import MimeBundle
 from isthmus.namespace import NamespaceManager
 from isthmus.namespace_sync import NamespaceSynchronizer, ValidationReport
 from isthmus.namespace_view import NamespaceView
 from isthmus.portal import can_run_sync, run_sync
+from isthmus.queue_transport import QueueTransport
 from isthmus.session import CloseReport, Session
-from isthmus.transport import MemoryTransport, Transport
+from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
 
 __all__ = [
     "AlreadyAwaitedError",
@@ -98,6 +103,7 @@ __all__ = [
     "CoroutineSettled",
     "CrossingError",
     "DeadlockError",
+    "Display",
     "Event",
     "ExecutionContextBridge",
     "ForeignGreenletError",
@@ -110,14 +116,18 @@ __all__ = [
     "IsthmusError",
     "Journal",
     "JournalEntry",
+    "LateOutput",
     "LoopError",
     "MemoryTransport",
+    "MimeBundle",
     "NamespaceManager",
     "NamespaceSynchronizer",
     "NamespaceUpdated",
     "NamespaceView",
     "NoInputError",
     "Output",
+    "OutputDropped",
+    "QueueTransport",
     "RequestedContext",
     "ReservedNameError",
     "Session",
@@ -131,9 +141,11 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "ValidationReport",
+    "WaitsForRoom",
     "call_on_loop",
     "can_run_sync",
     "capability",
+    "display",
     "run_sync",
     "spawn",
 ]

@@ -19,6 +19,7 @@ from typing import Any, cast
 from isthmus.blocking import blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
+from isthmus.displays import display
 from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
 from isthmus.home import Home, call_if_alive
 from isthmus.hook_set import install_hooks
@@ -85,7 +86,7 @@ class AsyncNamespaceManager(NamespaceManager):
         self.namespace.setdefault("__file__", self.sources.module_file)
         self.interceptors: tuple[Interceptor, ...] = ()
         self.add_prelude({"run_sync": run_sync, "spawn": spawn, "call_on_loop": call_on_loop})
-        self.add_prelude({"input": no_input, **blocking_names(run_sync)})
+        self.add_prelude({"display": display, "input": no_input, **blocking_names(run_sync)})
 
     # -- the loop ----------------------------------------------------------------------------
 

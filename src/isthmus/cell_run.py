@@ -6,20 +6,28 @@ Refuses to know: where it runs (a context calls :meth:`CellRun.evaluate`), event
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any, Protocol
 
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.cells import CompiledCell
 from isthmus.errors import CellInterrupted
-from isthmus.events import CellResult, Context, Status, StreamName
-from isthmus.jobs import Job
-from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput, Forward
+from isthmus.events import CellResult, Context, Status
+from isthmus.jobs import Job, JobOutput
+from isthmus.output import CellOutput
 from isthmus.portal import run_sync
+from isthmus.streams import stream_hooks
 from isthmus.tracebacks import trim
 
 CLOCK_SLACK_SECONDS = 0.002
 """How much earlier than asked a loop's timer may fire; its clock's resolution is far below."""
+
+_first_write = threading.RLock()
+"""Guards the making of a run's output: two of its threads may print first at once. Innermost.
+
+``__dict__.setdefault`` would do without it, but slows every later look at the run's attributes.
+"""
 
 
 async def _ended(jobs: tuple[Job, ...]) -> None:
@@ -36,8 +44,11 @@ class CellObserver(Protocol):
     def cell_ended(self, run: CellRun) -> None:
         """The code has run, with its outcome in *run*."""
 
-    def output_of(self, run: CellRun) -> tuple[Forward | None, int]:
-        """Where its text goes, and how much of it to keep."""
+    def output_of(self, run: CellRun) -> CellOutput:
+        """Something for what it writes."""
+
+    def late_output_of(self, run: CellRun) -> JobOutput | None:
+        """Where its tasks and threads write now that it has ended; None for where they did."""
 
 
 class CellRun(Job):
@@ -69,7 +80,7 @@ class CellRun(Job):
     adopted: tuple[str, ...] = ()
     started = 0.0
     duration = 0.0
-    _output: CellOutput | None = None
+    _own_output: CellOutput | None = None
 
     def __init__(
         self, manager: AsyncNamespaceManager, cell: CompiledCell, number: int, context: Context
@@ -77,6 +88,7 @@ class CellRun(Job):
         self.number = number  # not by the base class: this is on the path of every cell
         self.context = context
         self.awaits = cell.awaits
+        self.output = None
         self.manager = manager
         self.cell = cell
 
@@ -131,31 +143,28 @@ class CellRun(Job):
 
     # -- output ------------------------------------------------------------------------------
 
-    @property
-    def output(self) -> CellOutput:
-        """What the code prints; made when it is first needed, since most cells print nothing."""
-        output = self._output
-        if output is None:
-            forward, limit = None, DEFAULT_OUTPUT_LIMIT
-            if self.observer is not None:
-                forward, limit = self.observer.output_of(self)
-            # One step: two threads of the cell that print first at once get the same one.
-            output = self.__dict__.setdefault("_output", CellOutput(forward, limit))
-        return output
+    def open_output(self) -> JobOutput:
+        """Where what the code writes goes; made for the first write, most cells write nothing."""
+        if self.evaluated and self.observer is not None:
+            late = self.observer.late_output_of(self)
+            if late is not None:
+                return late
+        self.output = self._make_output()
+        return self.output
 
-    def write(self, stream: StreamName, text: str) -> None:
-        """Take *text* that the code prints. Threads: any."""
-        self.output.write(stream, text)
+    def _make_output(self) -> CellOutput:
+        made = self.observer.output_of(self) if self.observer is not None else CellOutput()
+        with _first_write:
+            if self._own_output is None:
+                self._own_output = made
+            return self._own_output
 
-    def flush(self, stream: StreamName) -> None:
-        """Pass on an incomplete line. Threads: any."""
-        if self._output is not None:
-            self._output.flush(stream)
-
-    def flush_all(self) -> None:
-        """Pass on what is left of both streams."""
-        if self._output is not None:
-            self._output.flush_all()
+    def finish_output(self) -> None:
+        """Pass on all that the code has written. In the cell's own context, where it has ended."""
+        if stream_hooks.diverted:
+            stream_hooks.flush_diversions()
+        if self._own_output is not None:
+            self._own_output.finish()
 
     def is_first_to_tell(self) -> bool:
         """Whether the outcome has not been told yet; only the first call says so. Threads: any.
@@ -177,11 +186,13 @@ class CellRun(Job):
         if self.error is not None:
             return self.result().unwrap()
         value, self.value = self.value, None
+        if self._own_output is not None:
+            self._own_output.forget()
         return value
 
     def result(self) -> CellResult:
         """The result, as far as it has got; the run then holds neither value nor error."""
-        output = self._output
+        output = self._own_output
         result = CellResult(
             cell=self.number,
             context=self.context,
@@ -191,6 +202,7 @@ class CellRun(Job):
             error=self.error,
             stdout=output.text("stdout") if output is not None else "",
             stderr=output.text("stderr") if output is not None else "",
+            displays=output.displays if output is not None else (),
             bound=self.names_bound(),
             deleted=self.names_deleted(),
             exact=self.exact,
@@ -198,6 +210,8 @@ class CellRun(Job):
             duration=self.duration,
             stopped=not self.abandoned,
         )
+        if output is not None:
+            output.forget()
         self.value = self.error = None
         return result
 

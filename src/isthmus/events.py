@@ -2,17 +2,19 @@
 
 Owns the types. Events are frozen msgspec structs, tagged with their name, so that one line of
 JSON (``msgspec.json.encode(event)``) carries each. A result holds live objects and stays in the
-process. No behaviour beyond :meth:`CellResult.unwrap` and how a result reads.
+process. No behaviour beyond :meth:`CellResult.unwrap` and how a result reads and is shown.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 from isthmus.errors import CellAborted, CellCancelled, CellExit, CellTimeout
+from isthmus.mime import MimeBundle, bundle_of
 from isthmus.tracebacks import format_error, safe_repr
 
 Context = Literal["async", "thread", "sync"]
@@ -41,7 +43,7 @@ class CellStarted(Event, frozen=True, tag=True):
 
 
 class Output(Event, frozen=True, tag=True):
-    """Text that the cell's code wrote to ``sys.stdout`` or ``sys.stderr``.
+    """Text that the cell's code wrote to ``sys.stdout`` or ``sys.stderr``: a line, or many at once.
 
     May come after :class:`CellFinished` when a task or a thread of the cell wrote it.
     """
@@ -50,11 +52,33 @@ class Output(Event, frozen=True, tag=True):
     text: str
 
 
+class OutputDropped(Event, frozen=True, tag=True):
+    """Output of the cell is missing here: the transport was full, and code on the loop cannot wait.
+
+    *bytes* is how much, in UTF-8; displays count as *stdout*. The line of text that follows says
+    the same to people.
+    """
+
+    stream: StreamName
+    bytes: int
+
+
+class Display(Event, frozen=True, tag=True):
+    """An object that the cell's code has shown with ``display()``, by MIME type.
+
+    Values of *data* are text, bytes (base64 in JSON) or what JSON can hold.
+    """
+
+    data: dict[str, Any]
+    metadata: dict[str, Any] = {}
+
+
 class CellFinished(Event, frozen=True, tag=True):
     """A cell has ended. *value* is the ``repr`` of its value, or None when there is none.
 
     *error* is the exception's type name, *message* its text and *traceback* the formatted
-    traceback without frames of this package. *duration* is in seconds.
+    traceback without frames of this package. *duration* is in seconds. *mime* is the value in its
+    other forms, where it has any and the transport has asked for them.
     """
 
     status: Status
@@ -68,6 +92,7 @@ class CellFinished(Event, frozen=True, tag=True):
     exact: bool = True
     adopted: tuple[str, ...] = ()
     stopped: bool = True
+    mime: MimeBundle | None = None
 
 
 class NamespaceUpdated(Event, frozen=True, tag=True):
@@ -103,6 +128,7 @@ class CellResult:
         error: The exception that ended it, as raised, or None.
         stdout: What it wrote, up to the session's bound.
         stderr: The same for ``sys.stderr``.
+        displays: What it has shown with ``display()``, up to the same bound.
         bound: Names that it bound, sorted.
         deleted: Names that it deleted, sorted.
         exact: False where the cell can bind names that a look at its code does not show.
@@ -120,6 +146,7 @@ class CellResult:
     error: BaseException | None = None
     stdout: str = ""
     stderr: str = ""
+    displays: tuple[MimeBundle, ...] = ()
     bound: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     exact: bool = True
@@ -155,6 +182,19 @@ class CellResult:
         if self.status == "error" and isinstance(self.error, Exception):
             raise self.error
         raise self._host_error() from self.error
+
+    def mime_bundle(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> MimeBundle:
+        """The value in the forms that it can be shown in: ``_repr_html_`` and so on.
+
+        Arguments:
+            include: MIME types wanted; None wants all.
+            exclude: MIME types not wanted.
+
+        Computed here and now, by code of the value. Nothing is kept.
+        """
+        return bundle_of(self.value, include, exclude)
 
     def _host_error(self) -> Exception:
         """What to raise instead of an exception that would harm the host there."""

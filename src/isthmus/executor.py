@@ -6,7 +6,7 @@ Refuses to know: lifecycle, how a context works.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.call_run import Call
@@ -20,13 +20,18 @@ from isthmus.events import (
     CoroutineAdopted,
     CoroutineSettled,
     NamespaceUpdated,
-    Output,
-    StreamName,
 )
+from isthmus.jobs import JobOutput
+from isthmus.live_output import LiveOutput
+from isthmus.mime import rich_bundle
 from isthmus.namespace_sync import NamespaceSynchronizer
-from isthmus.output import DEFAULT_OUTPUT_LIMIT, Forward
+from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput
 from isthmus.tracebacks import format_error, safe_repr, safe_str, trim
 from isthmus.transport import Emitter, Transport
+
+LateOutput = Literal["origin", "current"]
+"""Whose the output is of tasks and threads whose cell has ended: that cell's, or the cell's that
+runs at the moment, if one does."""
 
 
 class AsyncExecutor:
@@ -37,6 +42,9 @@ class AsyncExecutor:
         transport: Where events go; None for nowhere.
         session_id: What events carry as their session; default: the namespace's name.
         output_limit: Characters of each stream kept in a result.
+        late_output: To which cell goes what tasks and threads write whose cell has ended: to
+            ``"origin"``, that cell, or to ``"current"``, the one that started last of those that
+            run, if any do.
 
     Threads: any running loop, for every method; the cells run on the namespace's home loop or in
     its home thread.
@@ -49,13 +57,18 @@ class AsyncExecutor:
         session_id: str | None = None,
         *,
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
+        late_output: LateOutput = "origin",
     ) -> None:
+        if late_output not in ("origin", "current"):
+            raise ValueError(f"late_output is 'origin' or 'current', not {late_output!r}")
         self.namespace = namespace
         self.session_id = session_id if session_id is not None else namespace.name
         self.bridge = ExecutionContextBridge(namespace)
         self.synchronizer = NamespaceSynchronizer(namespace)
         self.emitter = Emitter(transport)
         self.output_limit = output_limit
+        self.late_output = late_output
+        self._running: list[CellRun] = []  # only where late output needs to know
         if self.emitter.active:
             namespace.on_update(self._updated)
             namespace.ledger.on_settled(self._settled)
@@ -172,7 +185,7 @@ class AsyncExecutor:
     ) -> None:
         """Run *run* and have the transport hear of it."""
         run.observer = self
-        run.told = self.emitter.active
+        run.told = self.emitter.active or self.late_output == "current"
         if title:
             run.title = title
         await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
@@ -196,14 +209,19 @@ class AsyncExecutor:
         run.error = trim(error)
         run.evaluated = True
         if self.emitter.active:
-            self.cell_started(run)
+            self._emit_started(run)
             self._emit_finished(run)
         return run
 
     # -- what a run tells, in the cell's own context ---------------------------------------------
 
     def cell_started(self, run: CellRun) -> None:
-        """Tell the transport that *run* starts."""
+        """*run* starts: tell the transport."""
+        if self.late_output == "current":
+            self._running.append(run)
+        self._emit_started(run)
+
+    def _emit_started(self, run: CellRun) -> None:
         self.emitter.emit(
             CellStarted(
                 self.session_id,
@@ -217,43 +235,63 @@ class AsyncExecutor:
 
     def cell_ended(self, run: CellRun) -> None:
         """Synchronise the namespace after *run*, and tell the transport its outcome."""
-        if run.abandoned:
-            return
+        if not run.abandoned:
+            self._settle(run)
+        if run in self._running:
+            self._running.remove(run)
+            run.output = None  # its tasks and threads have to ask from now on
+
+    def _settle(self, run: CellRun) -> None:
         value = run.value if run.value_is_bound else None
         run.adopted = self.synchronizer.sync_after_execution(run.context, run.cell.bound, value)
         if "_" in run.adopted and run.value is not None:
             run.value = self.namespace.namespace["_"]
         if self.emitter.active:
             self._emit_finished(run)
+        else:
+            run.finish_output()
 
-    def output_of(self, run: CellRun) -> tuple[Forward | None, int]:
-        """Send what *run* prints on as events, if anybody listens."""
-        forward = _Forward(self, run.number) if self.emitter.active else None
-        return forward, self.output_limit
+    def output_of(self, run: CellRun) -> CellOutput:
+        """Something for what *run* writes; it sends it on as events, if anybody listens."""
+        loop = self.namespace.loop
+        if loop is None or not self.emitter.active:
+            return CellOutput(self.output_limit)
+        return LiveOutput(self.emitter, self.session_id, run.number, loop, self.output_limit)
+
+    def late_output_of(self, run: CellRun) -> JobOutput | None:
+        """The output of the cell that runs, if late output goes there and one does."""
+        running = [it for it in list(self._running) if not it.abandoned]
+        if not running or run in running:  # its own code has not quite ended
+            return None
+        return running[-1].output or running[-1].open_output()
 
     def _emit_finished(self, run: CellRun) -> None:
         if not run.is_first_to_tell():
             return
-        run.flush_all()
+        event = self._outcome(run)  # it asks the value for its repr, which may print
+        run.finish_output()
         for name in run.adopted:
             self.emitter.emit(CoroutineAdopted(self.session_id, run.number, name))
+        self.emitter.emit(event)
+
+    def _outcome(self, run: CellRun) -> CellFinished:
         error = run.error
-        self.emitter.emit(
-            CellFinished(
-                self.session_id,
-                run.number,
-                run.status,
-                run.duration,
-                value=None if run.value is None else safe_repr(run.value),
-                error=None if error is None else type(error).__name__,
-                message=None if error is None else safe_str(error),
-                traceback=None if error is None else format_error(error),
-                bound=run.names_bound(),
-                deleted=run.names_deleted(),
-                exact=run.exact,
-                adopted=run.adopted,
-                stopped=not run.abandoned,
-            )
+        mime = rich_bundle(run.value) if self.emitter.wants_mime else None
+        return CellFinished(
+            self.session_id,
+            run.number,
+            run.status,
+            run.duration,
+            value=None if run.value is None else safe_repr(run.value),
+            error=None if error is None else type(error).__name__,
+            message=None if error is None else safe_str(error),
+            traceback=None if error is None else format_error(error),
+            bound=run.names_bound(),
+            deleted=run.names_deleted(),
+            exact=run.exact,
+            adopted=run.adopted,
+            stopped=not run.abandoned,
+            mime=mime,
         )
 
     # -- what happens beside cells -----------------------------------------------------------------
@@ -266,17 +304,3 @@ class AsyncExecutor:
     def _settled(self, name: str, error: BaseException | None) -> None:
         text = None if error is None else f"{type(error).__name__}: {safe_str(error)}"
         self.emitter.emit(CoroutineSettled(self.session_id, 0, name, text))
-
-
-class _Forward:
-    """Sends a cell's output on as events."""
-
-    __slots__ = ("executor", "number")
-
-    def __init__(self, executor: AsyncExecutor, number: int) -> None:
-        self.executor = executor
-        self.number = number
-
-    def __call__(self, stream: StreamName, text: str) -> None:
-        executor = self.executor
-        executor.emitter.emit(Output(executor.session_id, self.number, stream, text))

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 
 from isthmus.collector import collector_hook
 from isthmus.interrupts import main_thread_interrupts
-from isthmus.output import output_hooks
 from isthmus.runner_hooks import runner_hooks
+from isthmus.streams import stream_hooks
 from isthmus.task_factory import task_factory_hooks
 from isthmus.thread_hooks import thread_hooks
 
@@ -35,8 +35,8 @@ def install_hooks(
         hooks.callback(runner_hooks.remove, loop, namespace)
         task_factory_hooks.install(loop)
         hooks.callback(task_factory_hooks.remove, loop)
-        output_hooks.install()
-        hooks.callback(output_hooks.remove)
+        stream_hooks.install()
+        hooks.callback(stream_hooks.remove)
         thread_hooks.install()
         hooks.callback(thread_hooks.remove)
         if main_thread_interrupts.install():

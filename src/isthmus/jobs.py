@@ -9,12 +9,14 @@ import asyncio
 import weakref
 from collections.abc import Awaitable, Iterator
 from contextvars import Context as ContextSnapshot
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from isthmus.errors import CellInterrupted
 from isthmus.events import Context, StreamName
 from isthmus.mailbox import Mailbox
+from isthmus.mime import MimeBundle
 from isthmus.prompt_future import PromptFuture
 
 JobState = Literal["queued", "running", "finishing", "ended"]
@@ -25,6 +27,15 @@ class InterruptGuard(Protocol):
 
     def disarm(self) -> None:
         """Interrupt it no more, and take back an interrupt that has not arrived yet."""
+
+    def shelter(self) -> bool:
+        """Keep interrupts from the calling thread, if it is the job's; whether that is new.
+
+        One that is on its way is raised here, and nothing is kept back.
+        """
+
+    def expose(self) -> None:
+        """Let them through again, and the one that came meanwhile."""
 
 
 class Crossing(Protocol):
@@ -62,11 +73,35 @@ class JobOwner(Protocol):
         """*job* has run."""
 
 
+class JobOutput(Protocol):
+    """Where what a job's code writes goes. Threads: any, for every method.
+
+    ``print`` appends its text to *pieces* itself, and calls :meth:`look` when there are more than
+    *mark* of them, or one is long.
+    """
+
+    pieces: list[Any]
+    mark: int
+
+    def look(self, data: str | bytes | MimeBundle) -> None:
+        """See to the pieces; *data* is the last one."""
+
+    def write_to(self, stream: StreamName, data: str | bytes) -> int:
+        """Take *data*, a plain ``str`` or ``bytes``, for one of the streams; its length."""
+
+    def display(self, bundle: MimeBundle) -> None:
+        """Take an object's rich form."""
+
+    def flush(self) -> None:
+        """Pass on what has been held back."""
+
+
 class Job:
     """A cell as the contexts see it. What a cell is made of comes with a subclass.
 
     Most attributes of most jobs never leave their defaults, which therefore are the class's: making
-    a job is on the path of every cell.
+    a job is on the path of every cell. Not so *output*, which is on that of every ``print``: an
+    attribute that the class has too is found more slowly.
 
     Attributes:
         number: The cell's number.
@@ -80,6 +115,7 @@ class Job:
             thread has them already.
         mailbox: For a thread job: where the task reads that awaits for it.
         guard: For a thread job: who can interrupt it.
+        output: Where what its code writes goes; None where :meth:`open_output` is to be asked.
         task: The task that runs it, or that awaits for it when it runs in a thread.
         cancels: Cancellations sent on its behalf, taken back at its end.
         cancel_requested: It was cancelled, perhaps before it could notice.
@@ -94,6 +130,7 @@ class Job:
     snapshot: ContextSnapshot | None = None
     mailbox: Mailbox | None = None
     guard: InterruptGuard | None = None
+    output: JobOutput | None
     task: asyncio.Task[Any] | None = None
     state: JobState = "queued"
     cancels: int = 0
@@ -105,17 +142,14 @@ class Job:
         self.number = number
         self.context = context
         self.awaits = awaits
+        self.output = None
 
     def evaluate(self) -> None:
         """Run the code and keep the outcome. Never raises. Called in the job's context."""
         raise NotImplementedError
 
-    def write(self, stream: StreamName, text: str) -> None:
-        """Take *text* that the code prints. Threads: any."""
-        raise NotImplementedError
-
-    def flush(self, stream: StreamName) -> None:
-        """Pass on an incomplete line. Threads: any."""
+    def open_output(self) -> JobOutput:
+        """Where what the code writes goes, asked when it first writes. Threads: any."""
         raise NotImplementedError
 
     def leave_code(self) -> None:
@@ -156,3 +190,35 @@ def ancestry(job: Job | None) -> Iterator[Job]:
     while job is not None:
         yield job
         job = job.parent
+
+
+class OutsideCells:
+    """``with OutsideCells():`` what runs here belongs to no cell, and no interrupt arrives in it.
+
+    For code of the host, and of ours, that cell code has led to: what a transport prints is not the
+    cell's, and a batch of output that is half sent must be sent to its end. The signal's handler
+    interrupts code of a current job only; a thread's guard is asked to wait.
+    """
+
+    __slots__ = ("_guard", "_token")
+
+    def __enter__(self) -> None:
+        job = current_job.get()
+        self._token: Token[Job | None] | None = None
+        self._guard: InterruptGuard | None = None
+        if job is None:
+            return
+        if job.guard is not None and job.guard.shelter():
+            self._guard = job.guard
+        self._token = current_job.set(None)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._token is not None:
+            current_job.reset(self._token)
+        if self._guard is not None:
+            self._guard.expose()

@@ -18,7 +18,7 @@ from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import RequestedContext
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult
-from isthmus.executor import AsyncExecutor
+from isthmus.executor import AsyncExecutor, LateOutput
 from isthmus.home import Home
 from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
@@ -65,6 +65,8 @@ class Session:
         coroutine_policy: What becomes of a coroutine left under a name: ``"adopt"`` (it becomes a
             task), ``"hold"`` (it is recorded) or ``"close"``.
         output_limit: Characters of each stream kept in a result.
+        late_output: Whose the output is of tasks and threads whose cell has ended: ``"origin"``,
+            that cell's, or ``"current"``, that of the cell that runs, if one does.
         hooks: Capture output, and let tasks that cells start use ``run_sync``. See docs.
         capabilities: Functions of the host that cells may call: by name, or as an iterable of
             functions that know their names (see :func:`~isthmus.capabilities.capability`).
@@ -87,6 +89,7 @@ class Session:
         history: bool = True,
         coroutine_policy: CoroutinePolicy = "adopt",
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
+        late_output: LateOutput = "origin",
         hooks: bool = True,
         capabilities: CapabilitySource = (),
         interceptors: Iterable[Interceptor] = (),
@@ -111,7 +114,9 @@ class Session:
         with ExitStack() as undo:
             undo.callback(self.manager.close)
             self.manager.interceptors = chain
-            self.executor = AsyncExecutor(self.manager, transport, name, output_limit=output_limit)
+            self.executor = AsyncExecutor(
+                self.manager, transport, name, output_limit=output_limit, late_output=late_output
+            )
             for each, fn in given.items():
                 self.manager.inject_capability(each, fn)
             undo.pop_all()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
 from isthmus.events import Event
+from isthmus.jobs import OutsideCells
 
 _log = logging.getLogger("isthmus.transport")
 
@@ -20,14 +21,35 @@ E = TypeVar("E", bound=Event)
 class Transport(Protocol):
     """What a host supplies to hear of what happens in a session.
 
-    ``send`` is called in the order in which things happen, in the thread in which they happen: the
-    loop's for async and sync cells, the cell's own for thread cells. It is called inline, so a slow
-    one slows the cell down (and, on the loop's thread, the loop). What it raises is logged and
-    counted; the cell goes on.
+    ``send`` is called in the order in which things happen, and inline: a slow one slows the cell
+    down and, on the loop's thread, the loop. What it raises is logged and counted; the cell goes
+    on. What it prints is the host's, not the cell's.
+
+    It is called in the thread in which things happen: the loop's for async and sync cells, the
+    cell's own for thread cells. Output that was held back, because it came fast, is sent by the
+    loop's thread too, for a thread cell as well.
+
+    A transport that can be full has a second method, :class:`WaitsForRoom`. One that wants the rich
+    form of each cell's value has an attribute ``wants_mime`` that is true.
     """
 
     def send(self, event: Event) -> None:
-        """Take *event*. Threads: any; calls of one cell's own code do not overlap."""
+        """Take *event*. Threads: any; calls for one cell do not overlap."""
+
+
+class WaitsForRoom(Protocol):
+    """A transport that can be full. It is asked before output is sent, and for nothing else.
+
+    Where the answer is no, a thread waits, and what code on a loop's thread goes on to write is
+    dropped, with an :class:`~isthmus.events.OutputDropped` event. An event that is sent all the
+    same is to be taken: at the end of a cell a last batch of its output goes out in any case.
+    """
+
+    def wait_writable(self, timeout: float) -> bool:
+        """Wait up to *timeout* seconds for room, and say whether there is; 0 only asks.
+
+        Threads: any; on a loop's thread *timeout* is 0.
+        """
 
 
 class MemoryTransport:
@@ -65,6 +87,7 @@ class Emitter:
 
     Attributes:
         active: Whether anybody listens, so that events are worth making.
+        wants_mime: Whether the transport wants values in their rich form.
         failures: How many events the transport has refused by raising.
     """
 
@@ -74,15 +97,32 @@ class Emitter:
                 f"a transport must have a method send(event), and {transport!r} has not"
             )
         self._transport = transport
+        self._wait_writable = getattr(transport, "wait_writable", None)
         self.active = transport is not None
+        self.wants_mime = bool(getattr(transport, "wants_mime", False))
         self.failures = 0
 
     def emit(self, event: Event) -> None:
         """Send *event*. Never raises: an error of the transport is not the cell's."""
         if self._transport is None:
             return
-        try:
-            self._transport.send(event)
-        except Exception:  # a boundary: the transport is the host's code
-            self.failures += 1
-            _log.exception("transport %r failed on %s", self._transport, type(event).__name__)
+        with OutsideCells():
+            try:
+                self._transport.send(event)
+            except Exception:  # a boundary: the transport is the host's code
+                self._note_failure(type(event).__name__)
+
+    def has_room(self, timeout: float = 0.0) -> bool:
+        """Whether the transport takes output, after at most *timeout* seconds. Never raises."""
+        if self._wait_writable is None:
+            return True
+        with OutsideCells():
+            try:
+                return bool(self._wait_writable(timeout))
+            except Exception:  # a boundary: the transport is the host's code
+                self._note_failure("wait_writable")
+        return True
+
+    def _note_failure(self, what: str) -> None:
+        self.failures += 1
+        _log.exception("transport %r failed on %s", self._transport, what)

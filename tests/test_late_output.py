@@ -1,0 +1,114 @@
+"""What tasks and threads write when their cell has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from isthmus import MemoryTransport, Output, Session
+from support import cell
+
+requirement = pytest.mark.requirement
+
+LATE = """
+    import contextvars, threading
+    async def speak():
+        await go_on.wait()
+        print('task')
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(print, 'thread'))
+        thread.start()
+        await asyncio.to_thread(thread.join)
+        display(5)
+        spoken.set()
+    task = asyncio.create_task(speak())
+    {first}
+    """
+
+
+@pytest.fixture(params=["origin", "current"])
+def policy(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Whose late output is."""
+    yield request.param
+
+
+@requirement("6.1-late-output")
+@pytest.mark.parametrize("first", ["", "print('first')"])
+async def test_late_output_goes_where_the_session_says(
+    make_session: Any, transport: MemoryTransport, policy: str, first: str
+) -> None:
+    session: Session = make_session("late", transport=transport, late_output=policy)
+    session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event()})
+    one = await session.run(cell(LATE.format(first=first)))
+    assert one.stdout == ("first\n" if first else "")
+    two = await session.run("print('second'); go_on.set(); await spoken.wait()", context="thread")
+    current = policy == "current"
+    assert two.stdout == ("second\ntask\nthread\n" if current else "second\n")
+    assert len(two.displays) == int(current)
+    late = [
+        event for event in transport.events if getattr(event, "text", "") in ("task\n", "thread\n")
+    ]
+    assert {event.cell for event in late} == ({2} if current else {1})
+
+
+@requirement("6.1-late-output")
+async def test_late_output_of_a_quiet_session_is_its_origins(
+    make_session: Any, transport: MemoryTransport, policy: str
+) -> None:
+    session: Session = make_session("quiet", transport=transport, late_output=policy)
+    session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event()})
+    await session.run(cell(LATE.format(first="")))
+    await session.run("print('second')")
+    with pytest.raises(SyntaxError):
+        await session.execute("no cell at all")
+    session.namespace["go_on"].set()
+    await asyncio.wait_for(session.namespace["spoken"].wait(), 5)
+    assert [(event.cell, event.text) for event in transport.of_type(Output)] == [
+        (2, "second\n"),
+        (1, "task\n"),
+        (1, "thread\n"),
+    ]
+
+
+@requirement("6.1-late-output")
+async def test_a_value_that_prints_in_its_repr_is_not_late(
+    make_session: Any, transport: MemoryTransport, policy: str
+) -> None:
+    session: Session = make_session("repr", transport=transport, late_output=policy)
+    code = "class A:\n    def __repr__(self):\n        print('asked')\n        return 'A'\nA()"
+    assert (await session.run(code)).stdout == "asked\n"
+    assert [event.cell for event in transport.of_type(Output)] == [1]
+
+
+@requirement("6.1-late-output")
+async def test_late_output_without_a_transport(make_session: Any, policy: str) -> None:
+    session: Session = make_session("no transport", late_output=policy)
+    session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event()})
+    await session.run(cell(LATE.format(first="print('first')")))
+    two = await session.run("go_on.set(); await spoken.wait()")
+    assert two.stdout == ("task\nthread\n" if policy == "current" else "")
+
+
+@requirement("6.1-late-output")
+async def test_a_cell_that_was_given_up_gets_no_late_output(
+    make_session: Any, transport: MemoryTransport
+) -> None:
+    session: Session = make_session("given up", transport=transport, late_output="current")
+    leave = threading.Event()
+    session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event(), "leave": leave})
+    await session.run(cell(LATE.format(first="")))
+    stuck = await session.run("print('stuck'); leave.wait(5)", context="thread", timeout=0.01)
+    assert not stuck.stopped
+    session.namespace["go_on"].set()
+    await asyncio.wait_for(session.namespace["spoken"].wait(), 5)
+    leave.set()
+    assert [event.cell for event in transport.of_type(Output)] == [2, 1, 1]
+
+
+@requirement("6.1-late-output")
+def test_a_policy_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="'origin' or 'current'"):
+        Session(late_output="elsewhere")  # type: ignore[arg-type]
