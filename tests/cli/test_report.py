@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from isthmus import CellResult, CoroutineSettled
-from isthmus.cli.report import Tally, in_words, outcome, settled_badly
+from isthmus import CellResult, CoroutineSettled, Display, Output
+from isthmus.cli.report import Tally, as_text, in_words, outcome, settled_badly
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,17 @@ def test_a_coroutine_that_was_cancelled_has_not_failed():
     assert "'x' has failed: KeyError: 1" in (
         settled_badly(CoroutineSettled("s", 0, "x", "KeyError: 1")) or ""
     )
+
+
+def test_a_display_is_shown_as_its_text():
+    shown = as_text(Display("s", 1, {"text/html": "<b>", "text/plain": "bold"}))
+    assert shown == Output("s", 1, "stdout", "bold\n")
+    shown = as_text(Display("s", 1, {"image/png": b"", "text/html": ""}))
+    assert shown == Output("s", 1, "stdout", "<image/png, text/html>\n")
+    assert as_text(shown) is shown
+
+
+def test_what_a_script_displays_is_among_what_it_prints(run, script):
+    source = "print('a')\nclass T:\n    def __repr__(self): return 'b'\ndisplay(T())\nprint('c')\n"
+    done = run("--quiet", script(source))
+    assert (done.stdout, done.stderr) == ("a\nb\nc\n", "")

@@ -17,6 +17,7 @@ from isthmus.cli.channel import Channel
 from isthmus.cli.report import (
     Report,
     Tally,
+    as_text,
     full_traceback,
     in_words,
     outcome,
@@ -40,6 +41,7 @@ class PlainReport(Report):
 
     def send(self, event: Event) -> None:
         """Show *event*. Threads: any."""
+        event = as_text(event)
         if isinstance(event, Output):
             self._channels[event.stream].write(event.text)
             if event.stream == "stdout":

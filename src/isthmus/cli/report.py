@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Protocol
 
-from isthmus import CellResult, CoroutineSettled, Event
+from isthmus import CellResult, CoroutineSettled, Display, Event, MimeBundle, Output
 
 
 class Report(Protocol):
@@ -110,6 +110,13 @@ def settled_badly(event: Event) -> str | None:
     if event.error.startswith("CancelledError"):
         return None
     return f"the coroutine left behind as {event.name!r} has failed: {event.error}"
+
+
+def as_text(event: Event) -> Event:
+    """A display as the text that a terminal can show; every other event as it is."""
+    if isinstance(event, Display):
+        return Output(event.session, event.cell, "stdout", f"{MimeBundle(event.data).text}\n")
+    return event
 
 
 def full_traceback(error: BaseException) -> str:

@@ -30,6 +30,7 @@ from isthmus.cli.channel import Channel
 from isthmus.cli.report import (
     Report,
     Tally,
+    as_text,
     full_traceback,
     in_words,
     outcome,
@@ -65,6 +66,7 @@ class TerminalReport(Report):
 
     def send(self, event: Event) -> None:
         """Show *event*. Threads: any."""
+        event = as_text(event)
         if isinstance(event, Output):
             self._write(event)
         elif isinstance(event, CellStarted):
