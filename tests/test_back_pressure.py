@@ -211,7 +211,7 @@ async def test_a_transport_that_fails_when_asked_for_room_gets_its_events(
 async def test_a_transport_that_waits_for_the_loop_does_not_hang_it(
     make_session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOP_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LOOP_SECONDS", 0.01)
     loop, sending = asyncio.get_running_loop(), threading.Event()
 
     class Waiting(MemoryTransport):

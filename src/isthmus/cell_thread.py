@@ -241,7 +241,7 @@ class CellThread:
         Raises:
             CellInterrupted: It was on its way. Nothing is kept back.
         """
-        if threading.get_ident() != self.ident or self._sheltered:
+        if self._armed is None or self._sheltered or threading.get_ident() != self.ident:
             return False
         sheltered = False
         try:

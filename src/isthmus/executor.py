@@ -22,7 +22,7 @@ from isthmus.events import (
     NamespaceUpdated,
 )
 from isthmus.jobs import JobOutput
-from isthmus.live_output import LiveOutput
+from isthmus.live_output import LiveOutput, Ticker
 from isthmus.mime import rich_bundle
 from isthmus.namespace_sync import NamespaceSynchronizer
 from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput
@@ -68,6 +68,7 @@ class AsyncExecutor:
         self.emitter = Emitter(transport)
         self.output_limit = output_limit
         self.late_output = late_output
+        self._ticker: Ticker | None = None
         self._running: list[CellRun] = []  # only where late output needs to know
         if self.emitter.active:
             namespace.on_update(self._updated)
@@ -256,7 +257,10 @@ class AsyncExecutor:
         loop = self.namespace.loop
         if loop is None or not self.emitter.active:
             return CellOutput(self.output_limit)
-        return LiveOutput(self.emitter, self.session_id, run.number, loop, self.output_limit)
+        ticker = self._ticker
+        if ticker is None or ticker.loop is not loop:
+            ticker = self._ticker = Ticker(loop)
+        return LiveOutput(self.emitter, self.session_id, run.number, ticker, self.output_limit)
 
     def late_output_of(self, run: CellRun) -> JobOutput | None:
         """The output of the cell that runs, if late output goes there and one does."""

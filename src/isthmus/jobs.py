@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context as ContextSnapshot
-from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import Any, Literal, Protocol
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from isthmus.errors import CellInterrupted
 from isthmus.events import Context, StreamName
 from isthmus.mailbox import Mailbox
 from isthmus.mime import MimeBundle
 from isthmus.prompt_future import PromptFuture
+
+T = TypeVar("T")
 
 JobState = Literal["queued", "running", "finishing", "ended"]
 
@@ -192,33 +193,26 @@ def ancestry(job: Job | None) -> Iterator[Job]:
         job = job.parent
 
 
-class OutsideCells:
-    """``with OutsideCells():`` what runs here belongs to no cell, and no interrupt arrives in it.
+_job_here, _set_job, _reset_job = current_job.get, current_job.set, current_job.reset
+"""Bound once: looking the method of a context variable up takes longer than the call."""
+
+
+def outside_cells(call: Callable[..., T], *arguments: object) -> T:
+    """Call what belongs to no cell, and have no interrupt arrive in it.
 
     For code of the host, and of ours, that cell code has led to: what a transport prints is not the
-    cell's, and a batch of output that is half sent must be sent to its end. The signal's handler
-    interrupts code of a current job only; a thread's guard is asked to wait.
+    cell's, and a batch of output that is half sent must be sent to its end. The handler of the
+    interrupting signal looks for a current job, and a thread's guard is asked to wait.
     """
-
-    __slots__ = ("_guard", "_token")
-
-    def __enter__(self) -> None:
-        job = current_job.get()
-        self._token: Token[Job | None] | None = None
-        self._guard: InterruptGuard | None = None
-        if job is None:
-            return
-        if job.guard is not None and job.guard.shelter():
-            self._guard = job.guard
-        self._token = current_job.set(None)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._token is not None:
-            current_job.reset(self._token)
-        if self._guard is not None:
-            self._guard.expose()
+    job = _job_here()
+    if job is None:
+        return call(*arguments)
+    guard = job.guard
+    sheltered = guard is not None and guard.shelter()
+    token = _set_job(None)
+    try:
+        return call(*arguments)
+    finally:
+        _reset_job(token)
+        if sheltered and guard is not None:
+            guard.expose()

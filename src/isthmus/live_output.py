@@ -12,7 +12,11 @@ stays, up to a bound, and what exceeds that is dropped and counted. The *gap* is
 there is room again, in the place where the text would have been.
 
 Guarantees: the events of one cell are in the order of the writes, and each text is sent once.
-Locks: that of :class:`~isthmus.output.CellOutput`; waiting for room is done without it.
+
+Locks: that of :class:`~isthmus.output.CellOutput` guards what is outgoing too, and is held while
+the transport takes it: that keeps the order. So a transport that has a thread wait for the loop
+would hang a loop that waits for the lock; the thread of a loop does not wait for long. A transport
+may run code in a cell's context, which leads back here: ``_busy`` sends it away.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ from collections import deque
 from contextvars import Context
 
 from isthmus.events import Display, Output, OutputDropped, StreamName
-from isthmus.jobs import current_job
+from isthmus.jobs import current_job, outside_cells
 from isthmus.mime import MimeBundle
-from isthmus.output import BIG_CHARS, LOOP_PATIENCE_SECONDS, PIECES, CellOutput
+from isthmus.output import BIG_CHARS, PIECES, CellOutput
 from isthmus.portal import crossing_here
 from isthmus.transport import Emitter
 
@@ -42,6 +46,10 @@ STEP = 16
 
 EVENT_CHARS = 65_536
 """The longest text of one event, so that a transport's bound is not passed by much."""
+
+LOOP_SECONDS = 1.0
+"""How long a loop's thread waits while another thread is in ``send``. That takes microseconds,
+unless it waits for this very loop: then it gets on when the loop stops waiting for it."""
 
 WAIT_SECONDS = 0.02
 """How long a thread waits for room without a break: in C code it cannot be interrupted."""
@@ -71,16 +79,62 @@ Item = Output | Display | Gap
 """What waits to be sent."""
 
 
-def _has_line_end(data: str | bytes | MimeBundle) -> bool:
-    """Whether somebody may be waiting to see *data*."""
-    if isinstance(data, MimeBundle):
-        return True
-    return b"\n" in data if isinstance(data, bytes) else "\n" in data
+def _measure(data: str | bytes | MimeBundle) -> tuple[int, bool]:
+    """The size of *data*, and whether somebody may be waiting to see it: the end of a line, say."""
+    if isinstance(data, str):
+        return len(data), "\n" in data
+    if isinstance(data, bytes):
+        return len(data), b"\n" in data
+    return data.size, True
 
 
 def may_wait() -> bool:
     """Whether this is a thread that no loop depends on."""
     return crossing_here() is not None or asyncio._get_running_loop() is None
+
+
+class Ticker:
+    """Sends what the cells of a session have held back, a moment later: one timer for all of them.
+
+    Arguments:
+        loop: The home loop.
+
+    Threads: any. No lock: an output is put among the watched before anybody asks whether the timer
+    is armed, and the timer says that it is not before it looks who is watched.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._watched: set[LiveOutput] = set()
+        self._armed = False
+
+    def watch(self, output: LiveOutput) -> bool:
+        """Have *output* send what it holds, soon; False when the loop is closed: there is no soon.
+
+        The timer runs without the cell's context variables, which would keep the cell alive.
+        """
+        self._watched.add(output)
+        if not self._armed:
+            self._armed = True
+            if asyncio._get_running_loop() is self.loop and crossing_here() is None:
+                self._start()
+                return True
+            try:
+                self.loop.call_soon_threadsafe(self._start, context=Context())
+            except RuntimeError:
+                self._armed = False
+                self._watched.clear()
+                return False
+        return True
+
+    def _start(self) -> None:
+        self.loop.call_later(WINDOW_SECONDS, self._tick, context=Context())
+
+    def _tick(self) -> None:
+        self._armed = False
+        for output in list(self._watched):
+            self._watched.discard(output)
+            output.window_is_over()
 
 
 class LiveOutput(CellOutput):
@@ -90,83 +144,92 @@ class LiveOutput(CellOutput):
         emitter: Sends events.
         session: The name that events carry.
         cell: The number that they carry.
-        loop: The home loop, for timers.
+        ticker: Whom to ask for a moment later.
         limit: Characters of each stream to keep for the result.
     """
 
     __slots__ = (
-        "_armed",
+        "_busy",
         "_cell",
         "_credit",
         "_emitter",
-        "_loop",
         "_mid_line",
         "_outgoing",
         "_session",
-        "_timer",
+        "_ticker",
         "_waiting",
         "_window_end",
     )
 
     def __init__(
-        self,
-        emitter: Emitter,
-        session: str,
-        cell: int,
-        loop: asyncio.AbstractEventLoop,
-        limit: int,
+        self, emitter: Emitter, session: str, cell: int, ticker: Ticker, limit: int
     ) -> None:
         super().__init__(limit)
         self.mark = 0  # every piece is looked at
         self._emitter = emitter
         self._session = session
         self._cell = cell
-        self._loop = loop
+        self._ticker = ticker
+        self._busy = False
         self._outgoing: deque[Item] = deque()
         self._mid_line: dict[StreamName, bool] = {}
         self._waiting: set[int] = set()
         self._credit = 0
         self._window_end = 0.0
-        self._armed = False
-        self._timer: asyncio.TimerHandle | None = None
 
     # -- in the writing thread ---------------------------------------------------------------
 
     def flush(self) -> None:
         """Pass on what has been held back, now."""
         if (self.pieces or self._outgoing) and not self._pass_on():
-            self._arm()
+            self._send_soon()
 
     def finish(self) -> None:
         """The cell's own code has ended: pass on all, whatever room there is."""
         if self.pieces or self._outgoing or self._decoders:
             self._pass_on(last=True)
-        if self._timer is not None and self._on_loop():
-            self._timer.cancel()
-            self._timer, self._armed = None, False
 
     def look(self, data: str | bytes | MimeBundle) -> None:
         """Send what there is, or see to it that it is sent in time. *data* is the last piece."""
         self._open_window()
         count = len(self.pieces)
-        size = data.size if isinstance(data, MimeBundle) else len(data)
+        size, is_awaited = _measure(data)
         enough = count > PIECES or size > BIG_CHARS
-        due = enough or (self._credit > 0 and _has_line_end(data))
         at_once = self._credit > 0
+        due = enough or (at_once and is_awaited)
         self.mark = 0 if at_once else STEP if due else count + STEP
         if due:
             self._credit -= 1
-            if self._pass_on() and at_once:
+            passed_on = self._pass_on()
+            if passed_on and at_once:
                 return
-            if enough and self.pieces and not may_wait():
-                self._drop()
-        self._arm()
+            if enough and not passed_on:
+                outside_cells(self._drop)
+        self._send_soon()
 
     def _open_window(self) -> None:
         now = time.monotonic()
         if now >= self._window_end:
             self._window_end = now + WINDOW_SECONDS
             self._credit = LINES_AT_ONCE
+
+    def _send_soon(self) -> None:
+        """Have the loop send what is held back, or do it now if the loop never will."""
+        if not self._ticker.watch(self) and not self._busy:
+            self._pass_on(last=True)
+
+    def window_is_over(self) -> None:
+        """Send what was held back; the next line goes at once. Called on the loop, by the ticker.
+
+        What a thread waits to send is left to it: it sends all that there is.
+        """
+        self.mark = 0  # before the pieces are taken: a write that comes later looks for itself
+        self._window_end = 0.0
+        if (self.pieces or self._outgoing) and not self._waiting and not self._pass_on():
+            self._send_soon()
+
+    def _collect_all(self) -> None:
+        """Nothing: what is not kept yet has still to be sent, and is kept then."""
 
     # -- passing on --------------------------------------------------------------------------
 
@@ -175,33 +238,57 @@ class LiveOutput(CellOutput):
 
         In a thread it waits for room. What is *last* does not: it is one batch at most.
         """
-        while not self._send(force=last, final=last):
+        while not outside_cells(self._send, last):
             if not may_wait():
                 return False
             self._wait_for_room()
         return True
 
-    def _send(self, *, force: bool, final: bool = False) -> bool:
+    def _send(self, last: bool) -> bool:
         """Send what there is room for; False when something is left that wants room."""
-        patience = -1 if may_wait() else LOOP_PATIENCE_SECONDS
-        with self._collecting(patience) as collecting:
-            if not collecting:
-                self._arm()
-                return True
-            while self._outgoing or self.pieces or final:
-                if not force and not self._emitter.has_room():
-                    return False
-                if not self._outgoing:
-                    self._take(self._outgoing, final=final)
-                    final = False
-                if self._outgoing:
-                    self._tell(self._outgoing.popleft())
+        if not self._enter():
+            return True
+        try:
+            if not self._send_outgoing(last):
+                return False
+            self._take(self._outgoing, last)  # once: what is written now is looked at for itself
+            return self._send_outgoing(last)
+        finally:
+            self._leave()
+
+    def _enter(self) -> bool:
+        """Get the lock; or leave the work to the ticker, where it is not to be had.
+
+        It is not where a transport has led back here, nor to a loop's thread that has waited for
+        long enough.
+        """
+        lock = self._lock
+        if not (lock.acquire(False) or lock.acquire(timeout=-1 if may_wait() else LOOP_SECONDS)):
+            self._send_soon()
+            return False
+        if self._busy:
+            lock.release()
+            self._send_soon()
+            return False
+        self._busy = True
         return True
 
-    def _take(self, items: deque[Item], *, final: bool = False) -> None:
-        """Put the pieces that there are behind *items*, as events. Under the lock."""
+    def _leave(self) -> None:
+        self._busy = False
+        self._lock.release()
+
+    def _send_outgoing(self, last: bool) -> bool:
+        outgoing = self._outgoing
+        while outgoing:
+            if not last and not self._emitter.has_room():
+                return False
+            self._tell(outgoing.popleft())
+        return True
+
+    def _take(self, items: deque[Item], last: bool = False) -> None:
+        """Put the pieces that there are behind *items*, as events."""
         session, cell = self._session, self._cell
-        for run in self._collect(final=final):
+        for run in self._collect(last):
             if isinstance(run, MimeBundle):
                 items.append(Display(session, cell, run.data, run.metadata))
                 continue
@@ -211,25 +298,32 @@ class LiveOutput(CellOutput):
 
     def _tell(self, item: Item) -> None:
         if isinstance(item, Gap):
-            for stream, size in item.sizes.items():
-                self._emitter.emit(OutputDropped(self._session, self._cell, stream, size))
-                start = "\n" if self._mid_line.get(stream) else ""
-                note = f"{start}[{size} bytes of output dropped: the reader did not keep up]\n"
-                self._tell(Output(self._session, self._cell, stream, note))
+            self._tell_gap(item)
             return
         if isinstance(item, Output):
             self._mid_line[item.stream] = not item.text.endswith("\n")
-        self._emitter.emit(item)
+        self._emitter.send(item)
+
+    def _tell_gap(self, gap: Gap) -> None:
+        session, cell = self._session, self._cell
+        for stream, size in gap.sizes.items():
+            self._emitter.send(OutputDropped(session, cell, stream, size))
+            start = "\n" if self._mid_line.get(stream) else ""
+            note = f"{start}[{size} bytes of output dropped: the reader did not keep up]\n"
+            self._tell(Output(session, cell, stream, note))
+
+    # -- where there is no room --------------------------------------------------------------
 
     def _wait_for_room(self) -> None:
-        """Wait in a thread. What is left stays where it is: an interrupt may arrive here."""
+        """Wait in a thread. What is left stays where it is: an interrupt may arrive in between."""
         me = threading.get_ident()
         self._waiting.add(me)
         try:
-            while not self._emitter.has_room(WAIT_SECONDS):
+            while not outside_cells(self._emitter.has_room, WAIT_SECONDS):
                 job = current_job.get()
                 if job is None or job.owner.closed:  # the session has ended: nobody stops a wait
-                    self._send(force=True)
+                    self._waiting.discard(me)
+                    self._pass_on(last=True)
                     return
         finally:
             self._waiting.discard(me)
@@ -239,14 +333,16 @@ class LiveOutput(CellOutput):
 
         All of it, but for what a thread waits to send.
         """
-        with self._collecting() as collecting:
-            if not collecting:
-                return
+        if not self._enter():
+            return
+        try:
             dropped: deque[Item] = deque()
             if not self._waiting:
                 dropped, self._outgoing = self._outgoing, dropped
             self._take(dropped)
             self._fill_gap(dropped)
+        finally:
+            self._leave()
 
     def _fill_gap(self, dropped: deque[Item]) -> None:
         """Count *dropped* in the gap at the end of what is outgoing."""
@@ -257,38 +353,3 @@ class LiveOutput(CellOutput):
             outgoing.append(gap)
         for item in dropped:
             gap.add(item)
-
-    # -- the timer ---------------------------------------------------------------------------
-
-    def _on_loop(self) -> bool:
-        """Whether the caller runs in the home loop."""
-        return asyncio._get_running_loop() is self._loop and crossing_here() is None
-
-    def _arm(self) -> None:
-        """Have the loop look after what is held back. Threads: any."""
-        if self._armed:
-            return
-        self._armed = True
-        if self._on_loop():
-            self._start_timer()
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._start_timer, context=Context())
-        except RuntimeError:  # the loop is closed: there is no later
-            self._armed = False
-            if not self._busy:
-                self._send(force=True)
-
-    def _start_timer(self) -> None:
-        """Arm the timer, without the cell's context variables: they would keep the cell alive."""
-        self._timer = self._loop.call_later(WINDOW_SECONDS, self._window_is_over, context=Context())
-
-    def _window_is_over(self) -> None:
-        """Send what was held back; the next line goes at once. Runs on the loop."""
-        self._timer, self._armed = None, False
-        self.mark = 0  # before the pieces are taken: a write that comes later looks for itself
-        self._window_end = 0.0
-        if self._waiting:
-            return  # a thread waits for room, with all that there is
-        if not self._send(force=False):
-            self._arm()

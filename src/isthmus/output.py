@@ -4,16 +4,14 @@ Refuses to know: events, transports, whose code it is that writes.
 
 Guarantees:
 - What one thread writes stays in its order, and what several write is in the order of their calls.
-- Nothing is lost, whatever the interleaving of writers, ``__del__`` methods and signal handlers.
+- Nothing is lost, whatever the interleaving of writers.
 
 A write is on the path of every ``print``, so it takes no lock: it appends to a list, which is
 atomic, and now and then has the list *collected*. Whoever collects holds the lock, takes the pieces
 that were there at one moment and deletes just these, so that a piece appended meanwhile stays.
 
-Locks: ``_lock`` guards all fields but ``pieces`` (appended to without it) and ``mark`` (a hint,
-written whole). Reentrant, because a ``__del__`` or a signal handler that prints can come back here;
-``_busy`` sends it away again. It is held over the ``send`` of a transport, which keeps the order of
-events: the thread of a loop waits for it no longer than :data:`LOOP_PATIENCE_SECONDS`.
+Locks: ``_lock`` guards all fields but ``pieces`` (appended to without it) and ``mark`` (a hint, set
+in one step). Reentrant, because a ``__del__`` or a signal handler can come back here. Innermost.
 """
 
 from __future__ import annotations
@@ -21,13 +19,11 @@ from __future__ import annotations
 import codecs
 import itertools
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
 
 from isthmus.events import StreamName
-from isthmus.jobs import OutsideCells
+from isthmus.jobs import outside_cells
 from isthmus.mime import MimeBundle
 
 DEFAULT_OUTPUT_LIMIT = 10_000_000
@@ -39,10 +35,6 @@ PIECES = 1_024
 BIG_CHARS = 1_024
 """A longer piece is collected at once, so that what is gathered is bounded: a megabyte or so."""
 
-LOOP_PATIENCE_SECONDS = 1.0
-"""How long a loop's thread waits while another thread is in ``send``. That takes microseconds,
-unless it waits for this very loop: then it gets on when the loop stops waiting for it."""
-
 ENCODING = "utf-8"
 """What bytes written to ``sys.stdout.buffer`` are taken for."""
 
@@ -51,6 +43,28 @@ Piece = str | tuple[StreamName, str | bytes] | MimeBundle
 
 Run = tuple[StreamName, str] | MimeBundle
 """Text for one stream, as long as nothing else comes in between; or a display."""
+
+
+class KeptText:
+    """The text of one stream that is kept: its beginning. *size* counts all that there was."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.size = 0
+
+    def add(self, text: str, limit: int) -> None:
+        """Keep of *text* what does not go beyond *limit* characters."""
+        room = limit - self.size
+        self.size += len(text)
+        if room > 0:
+            self.parts.append(text if len(text) <= room else text[:room])
+
+    def text(self, limit: int) -> str:
+        """What is kept, and a line that says how much is left out."""
+        kept, dropped = "".join(self.parts), self.size - limit
+        return f"{kept}\n[{dropped} more characters not kept]\n" if dropped > 0 else kept
 
 
 class CellOutput:
@@ -67,15 +81,12 @@ class CellOutput:
     """
 
     __slots__ = (
-        "_busy",
         "_decoders",
         "_displayed",
         "_displays",
-        "_dropped",
         "_kept",
         "_limit",
         "_lock",
-        "_sizes",
         "mark",
         "pieces",
     )
@@ -84,11 +95,8 @@ class CellOutput:
         self.pieces: list[Piece] = []
         self.mark = PIECES
         self._lock = threading.RLock()
-        self._busy = False
         self._limit = limit
-        self._kept: dict[StreamName, list[str]] = {}
-        self._sizes: dict[StreamName, int] = {}
-        self._dropped: dict[StreamName, int] = {}
+        self._kept: dict[StreamName, KeptText] = {}
         self._displays: list[MimeBundle] = []
         self._displayed = 0
         self._decoders: dict[StreamName, codecs.IncrementalDecoder] = {}
@@ -114,22 +122,17 @@ class CellOutput:
 
     def finish(self) -> None:
         """The cell's own code has ended; its tasks and threads may still write."""
-        if self.pieces or self._decoders:
-            with self._collecting() as collecting:
-                if collecting:
-                    self._collect(final=True)
 
     def text(self, stream: StreamName) -> str:
         """What was written, or its beginning and a line that says how much is left out."""
-        self._collect_now()
-        kept = "".join(self._kept.get(stream, ()))
-        dropped = self._dropped.get(stream, 0)
-        return f"{kept}\n[{dropped} more characters not kept]\n" if dropped else kept
+        self._collect_all()
+        kept = self._kept.get(stream)
+        return kept.text(self._limit) if kept is not None else ""
 
     @property
     def displays(self) -> tuple[MimeBundle, ...]:
         """What was shown."""
-        self._collect_now()
+        self._collect_all()
         return tuple(self._displays)
 
     def forget(self) -> None:
@@ -142,46 +145,26 @@ class CellOutput:
 
     def look(self, data: str | bytes | MimeBundle) -> None:
         """See to the pieces: they are many, or *data*, the last of them, is big."""
-        self._collect_now()
+        outside_cells(self._collect)
 
-    def _collect_now(self) -> None:
-        if self.pieces:
-            with self._collecting() as collecting:
-                if collecting:
-                    self._collect()
+    def _collect_all(self) -> None:
+        """Collect what there is, for the result."""
+        if self.pieces or self._decoders:
+            outside_cells(self._collect, True)
 
-    @contextmanager
-    def _collecting(self, seconds: float = LOOP_PATIENCE_SECONDS) -> Iterator[bool]:
-        """Hold the lock; give whether the pieces may be collected.
-
-        They may not where the caller has come from a collection below it on the stack, and where
-        the lock is not to be had within *seconds*. Whoever has it sees to the pieces, or a later
-        write does.
-        """
-        with OutsideCells():
-            held = self._lock.acquire(timeout=seconds)
-            first = held and not self._busy
-            try:
-                if first:
-                    self._busy = True
-                yield first
-            finally:
-                if first:
-                    self._busy = False
-                if held:
-                    self._lock.release()
-
-    def _collect(self, *, final: bool = False) -> list[Run]:
-        """Take the pieces that there are, and keep what they hold. Under the lock."""
-        pieces = self.pieces
-        count = len(pieces)
-        runs = self._joined(pieces[:count])
-        del pieces[:count]
-        if final:
-            runs += [(stream, rest) for stream in STREAMS if (rest := self._rest(stream))]
-        for run in runs:
-            self._keep(run)
-        return runs
+    def _collect(self, final: bool = False) -> list[Run]:
+        """Take the pieces that there are, and keep what they hold. Outside of cells."""
+        with self._lock:
+            pieces = self.pieces
+            count = len(pieces)
+            taken = pieces[:count]
+            del pieces[:count]
+            runs = self._joined(taken)
+            if final:
+                runs += [(stream, rest) for stream in STREAMS if (rest := self._rest(stream))]
+            for run in runs:
+                self._keep(run)
+            return runs
 
     def _joined(self, pieces: list[Piece]) -> list[Run]:
         """Put together what goes to the same stream without anything in between."""
@@ -225,15 +208,10 @@ class CellOutput:
             self._keep_display(run)
             return
         stream, text = run
-        size = self._sizes.get(stream, 0)
-        room = self._limit - size
-        self._sizes[stream] = size + len(text)
-        if room >= len(text):
-            self._kept.setdefault(stream, []).append(text)
-            return
-        self._dropped[stream] = self._dropped.get(stream, 0) + len(text) - max(room, 0)
-        if room > 0:
-            self._kept.setdefault(stream, []).append(text[:room])
+        kept = self._kept.get(stream)
+        if kept is None:
+            kept = self._kept[stream] = KeptText()
+        kept.add(text, self._limit)
 
     def _keep_display(self, bundle: MimeBundle) -> None:
         """Keep *bundle*, or what says that it was too much."""

@@ -67,7 +67,8 @@ class QueueTransport:
                 return
             self._events.append(event)
             self._size += _size(event)
-        self._notify()
+            waiters = self._wake_threads()
+        self._wake_loops(waiters)
 
     def wait_writable(self, timeout: float) -> bool:
         """Wait up to *timeout* seconds until the queue is not full; whether it is not."""
@@ -78,13 +79,16 @@ class QueueTransport:
         """Let readers end once they have read all there is."""
         with self._changed:
             self._closed = True
-        self._notify()
+            waiters = self._wake_threads()
+        self._wake_loops(waiters)
 
-    def _notify(self) -> None:
-        """Wake whoever waits, for events, for room or for the end."""
-        with self._changed:
-            self._changed.notify_all()
-            waiters, self._waiters = self._waiters, []
+    def _wake_threads(self) -> list[asyncio.Future[None]]:
+        """Wake the threads that wait; give what waits in loops. Under the lock."""
+        self._changed.notify_all()
+        waiters, self._waiters = self._waiters, []
+        return waiters
+
+    def _wake_loops(self, waiters: list[asyncio.Future[None]]) -> None:
         for waiter in waiters:
             with suppress(RuntimeError):  # its loop is closed
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)

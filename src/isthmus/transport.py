@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
 from isthmus.events import Event
-from isthmus.jobs import OutsideCells
+from isthmus.jobs import outside_cells
 
 _log = logging.getLogger("isthmus.transport")
 
@@ -103,25 +103,29 @@ class Emitter:
         self.failures = 0
 
     def emit(self, event: Event) -> None:
-        """Send *event*. Never raises: an error of the transport is not the cell's."""
-        if self._transport is None:
-            return
-        with OutsideCells():
-            try:
-                self._transport.send(event)
-            except Exception:  # a boundary: the transport is the host's code
-                self._note_failure(type(event).__name__)
+        """Send *event*, for code of a cell. Never raises: an error of the transport is not its."""
+        if self._transport is not None:
+            outside_cells(self.send, event)
+
+    def send(self, event: Event) -> None:
+        """The same where the caller is outside of cells. There is a transport."""
+        try:
+            self._transport.send(event)  # type: ignore[union-attr]
+        except Exception:  # a boundary: the transport is the host's code
+            self._note_failure(type(event).__name__)
 
     def has_room(self, timeout: float = 0.0) -> bool:
-        """Whether the transport takes output, after at most *timeout* seconds. Never raises."""
+        """Whether the transport takes output, after at most *timeout* seconds.
+
+        Never raises. The caller is outside of cells.
+        """
         if self._wait_writable is None:
             return True
-        with OutsideCells():
-            try:
-                return bool(self._wait_writable(timeout))
-            except Exception:  # a boundary: the transport is the host's code
-                self._note_failure("wait_writable")
-        return True
+        try:
+            return bool(self._wait_writable(timeout))
+        except Exception:  # a boundary: the transport is the host's code
+            self._note_failure("wait_writable")
+            return True
 
     def _note_failure(self, what: str) -> None:
         self.failures += 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from isthmus import MemoryTransport, Output, QueueTransport, Session
 from isthmus.events import StreamName
-from isthmus.live_output import LiveOutput
+from isthmus.live_output import LiveOutput, Ticker
 from isthmus.output import STREAMS
 from isthmus.transport import Emitter
 
@@ -48,8 +48,8 @@ def test_events_and_result_hold_what_was_written(
 ) -> None:
     async def main() -> None:
         transport = MemoryTransport()
-        loop = asyncio.get_running_loop()
-        output = LiveOutput(Emitter(transport), "s", 1, loop, limit)
+        ticker = Ticker(asyncio.get_running_loop())
+        output = LiveOutput(Emitter(transport), "s", 1, ticker, limit)
         for stream, what in steps:
             if what is FLUSH:
                 output.flush()
