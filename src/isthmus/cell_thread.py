@@ -35,8 +35,17 @@ from typing import Any, Protocol
 
 from isthmus.context_variables import ContextMirror
 from isthmus.errors import CellInterrupted, CrossingError, SessionClosedError
+from isthmus.home_task import HomeTask
 from isthmus.jobs import Job, ancestry, current_job
-from isthmus.portal import outcome_in_portal, raise_here, run_sync, set_crossing
+from isthmus.portal import (
+    Portal,
+    drive_portal,
+    open_portal,
+    outcome_in_portal,
+    raise_here,
+    run_sync,
+    set_crossing,
+)
 from isthmus.shared_loop import running_loop_of_thread
 
 PRIVATE_VARIABLES: frozenset[contextvars.ContextVar[Any]] = frozenset({current_job})
@@ -48,7 +57,19 @@ class Request:
     *snapshot* holds the context variables of the side that sent it last.
     """
 
-    __slots__ = ("answered", "awaitable", "begun", "error", "job", "snapshot", "thread", "value")
+    __slots__ = (
+        "_portal",
+        "_token",
+        "_trap",
+        "answered",
+        "awaitable",
+        "begun",
+        "error",
+        "job",
+        "snapshot",
+        "thread",
+        "value",
+    )
 
     def __init__(self, thread: CellThread, job: Job, awaitable: Awaitable[Any]) -> None:
         self.thread = thread
@@ -59,26 +80,60 @@ class Request:
         self.error: BaseException | None = None
         self.answered = False
         self.begun = False
+        self._portal: Portal | None = None
+
+    def begin(self, task: HomeTask) -> None:
+        """Await the awaitable as a step of *task*, which is idle, though a callback runs now.
+
+        What does not suspend is answered at once; to wake the task would take a turn of the loop.
+        The rest of what does suspend is put into the task's mailbox.
+        """
+        if not self._enter():
+            return
+        portal, self._trap = open_portal(functools.partial(run_sync, self.awaitable), task)
+        if portal.finished:
+            self._leave(portal.value, portal.error)
+        else:
+            self._portal = portal
+            task.mailbox.put(self)
 
     async def perform(self) -> None:
-        """Await the awaitable in the current task, and answer the thread."""
-        self.thread.loop_side.reflect(self.snapshot)
-        if self.job.cancel_requested and not self.job.cancel_delivered:
-            self.job.cancel_delivered = True  # it came while the thread was busy, and arrives here
-            self.fail(asyncio.CancelledError(f"cell {self.job.number} was cancelled"))
+        """Await the awaitable, or what is left of it, in the current task; answer the thread."""
+        if not self.begun and not self._enter():
             return
-        self.begun = True
-        token = current_job.set(self.job)  # tasks and cells started here are the thread cell's
         try:
-            wait = functools.partial(run_sync, self.awaitable)
-            self.value, self.error = await outcome_in_portal(wait)
+            value, error = await self._outcome()
         except GeneratorExit:
-            self.error = SessionClosedError("the task of the session was destroyed")
+            self._leave(None, SessionClosedError("the task of the session was destroyed"))
             raise
-        finally:
-            current_job.reset(token)
-            self.snapshot = contextvars.copy_context()
-            self.answer()
+        self._leave(value, error)
+
+    async def _outcome(self) -> tuple[Any, BaseException | None]:
+        portal = self._portal
+        if portal is None:
+            return await outcome_in_portal(functools.partial(run_sync, self.awaitable))
+        await drive_portal(portal, portal.task, self._trap)
+        return portal.value, portal.error
+
+    def _enter(self) -> bool:
+        """Make the current context the thread cell's; False when its answer is a cancellation."""
+        mirror, job = self.thread.loop_side, self.job
+        if mirror.has_work(self.snapshot):
+            mirror.reflect(self.snapshot)
+        if job.cancel_requested and not job.cancel_delivered:
+            job.cancel_delivered = True  # it came while the thread was busy, and arrives here
+            self.fail(asyncio.CancelledError(f"cell {job.number} was cancelled"))
+            return False
+        self.begun = True
+        self._token = current_job.set(job)  # tasks and cells started here are the thread cell's
+        return True
+
+    def _leave(self, value: Any, error: BaseException | None) -> None:
+        """Give the context back to the home, and the outcome to the thread."""
+        self.value, self.error = value, error
+        self.snapshot = contextvars.copy_context()
+        current_job.reset(self._token)
+        self.answer()
 
     def answer(self) -> None:
         """Give the thread what there is. Threads: any."""
@@ -396,7 +451,7 @@ class CellThread:
         self._waiting.remove(request)
         if job.state == "running":
             self._arm(job)
-        if request.snapshot is not None:
+        if self.thread_side.has_work(request.snapshot):
             self.thread_side.reflect(request.snapshot)
         if request.error is not None:
             raise_here(request.error)

@@ -32,7 +32,10 @@ class ContextMirror:
         self._tokens: dict[ContextVar[Any], Token[Any]] = {}
 
     def has_work(self, source: Context) -> bool:
-        """Whether *source* may hold anything to reflect; most sessions set no variable at all."""
+        """Whether *source* may hold anything to reflect; most sessions set no variable at all.
+
+        Assumes: *source* holds every private variable.
+        """
         return len(source) > len(self._private) or bool(self._tokens)
 
     def reflect(self, source: Context) -> None:

@@ -123,7 +123,7 @@ class Home:
         else:
             task = self._give_turn(job)
             if task.started:
-                run_as_current(task, self.context, job)
+                run_as_current(task, self.context, task.run, job)
             else:
                 task.mailbox.put(Turn(job))
 
@@ -244,13 +244,16 @@ class Home:
     # -- what a thread says ------------------------------------------------------------------
 
     def thread_requests(self, request: Request) -> None:
-        """Have the task that serves the job perform *request*."""
+        """Have the task that serves the job perform *request*: at once, if it is idle."""
+        task, mailbox = self._task, request.job.mailbox
         if request.job.abandoned:
             request.fail(asyncio.CancelledError("the cell was given up"))
-        elif self.closed or request.job.mailbox is None:
+        elif self.closed or mailbox is None:
             request.fail(SessionClosedError("the session has ended"))
+        elif task is not None and mailbox is task.mailbox and mailbox.idle:
+            run_as_current(task, self.context, request.begin, task)
         else:
-            request.job.mailbox.put(request)
+            mailbox.put(request)
 
     def thread_ended(self, job: Job, snapshot: contextvars.Context) -> None:
         """*job* has run in its thread."""

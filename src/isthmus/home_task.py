@@ -25,11 +25,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from isthmus.jobs import Job, current_job
 from isthmus.mailbox import Mailbox
 from isthmus.portal import Portal, drive_portal, open_portal
+
+T = TypeVar("T")
 
 
 async def absorb_cancellation() -> None:
@@ -162,8 +164,10 @@ class HomeTask(asyncio.Task[None]):
         job.owner.ended(job)
 
 
-def run_as_current(task: HomeTask, context: Context, job: Job) -> None:
-    """Run *job* with *task* as the current one instead of the task that runs.
+def run_as_current(
+    task: HomeTask, context: Context, step: Callable[[T], object], subject: T
+) -> None:
+    """Call *step* with *task*, whose context is *context*, as the current one, whatever runs now.
 
     By the functions that asyncio documents for third-party tasks ("Extending: task lifetime
     support").
@@ -174,7 +178,7 @@ def run_as_current(task: HomeTask, context: Context, job: Job) -> None:
         asyncio._leave_task(loop, outer)
     asyncio._enter_task(loop, task)
     try:
-        context.run(task.run, job)
+        context.run(step, subject)
     finally:
         asyncio._leave_task(loop, task)
         if outer is not None:

@@ -50,6 +50,11 @@ class Mailbox:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    @property
+    def idle(self) -> bool:
+        """Whether the reader waits, and nothing has come for it."""
+        return self._waiter is not None and not self._waiter.done()
+
     async def get(self) -> Work | None:
         """The next item. A cancellation that comes meanwhile is kept in ``pending``.
 
