@@ -53,7 +53,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "run_scope": frozenset({"RunScope.wait"}),
     "streams": frozenset({"StandardStream.flush_diversion"}),
     "tracebacks": frozenset({"format_error", "safe_repr", "safe_str"}),
-    "transport": frozenset({"Emitter.emit", "Emitter.has_room"}),
+    "transport": frozenset({"Emitter.has_room", "Emitter.send"}),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
 """Functions in which ``except Exception`` or ``except BaseException`` may stand."""

@@ -86,7 +86,7 @@ class Request:
         """Await the awaitable as a step of *task*, which is idle, though a callback runs now.
 
         What does not suspend is answered at once; to wake the task would take a turn of the loop.
-        The rest of what does suspend is put into the task's mailbox.
+        The rest of what does suspend is the task's next work.
         """
         if not self._enter():
             return
@@ -95,7 +95,7 @@ class Request:
             self._leave(portal.value, portal.error)
         else:
             self._portal = portal
-            task.mailbox.put(self)
+            task.mailbox.put_first(self)
 
     async def perform(self) -> None:
         """Await the awaitable, or what is left of it, in the current task; answer the thread."""

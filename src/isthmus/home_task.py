@@ -145,7 +145,7 @@ class HomeTask(asyncio.Task[None]):
         current_job.set(job)
         portal, trap = open_portal(job.evaluate, self)
         if not portal.finished:
-            self.mailbox.put(Parked(job, portal, trap))
+            self.mailbox.put_first(Parked(job, portal, trap))
         elif self.has_cancels(job):
             self.mailbox.put(Settlement(job))
         else:

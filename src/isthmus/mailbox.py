@@ -47,6 +47,14 @@ class Mailbox:
     def put(self, item: Work | None) -> None:
         """Add *item*; None tells the reader to leave."""
         self._items.append(item)
+        self._wake()
+
+    def put_first(self, item: Work) -> None:
+        """Add *item*, which has begun, before all others: one may be the word to leave."""
+        self._items.appendleft(item)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
