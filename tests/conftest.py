@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from isthmus import MemoryTransport, Session
-from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, run_async, warm_up_uvloop
+from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, prepare_flavour, run_async
 
 _SESSIONS = pytest.StashKey[list[Session]]()
 _WATCH = pytest.StashKey[LoopWatch]()
@@ -34,7 +34,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Contexts, and pairs of them; the loop flavours for tests that ask for them."""
+    """Contexts, and pairs of them."""
     if "context" in metafunc.fixturenames:
         metafunc.parametrize("context", CONTEXTS)
     if {"first", "second"} <= set(metafunc.fixturenames):
@@ -51,12 +51,8 @@ def nothing_is_left_behind(flavour: str) -> Iterator[None]:
 
 @pytest.fixture
 def flavour(request: pytest.FixtureRequest) -> str:
-    """The kind of event loop that the test runs in; for others see ``support.FLAVOURS``."""
-    wanted = str(getattr(request, "param", "asyncio"))
-    if wanted == "uvloop":
-        pytest.importorskip("uvloop")
-        warm_up_uvloop()
-    return wanted
+    """The kind of event loop that the test runs in; asyncio's own, unless it is parametrised."""
+    return prepare_flavour(getattr(request, "param", "asyncio"))
 
 
 @pytest.fixture
@@ -72,14 +68,15 @@ def transport() -> MemoryTransport:
 
 
 @pytest.fixture
-def loop_watch(request: pytest.FixtureRequest) -> LoopWatch:
+def loop_watch(request: pytest.FixtureRequest) -> Iterator[LoopWatch]:
     """What the loop complains of; a test that asks for it answers for the complaints itself."""
     watch = request.node.stash[_WATCH] = LoopWatch()
-    return watch
+    yield watch
+    del request.node.stash[_WATCH]  # its node lives as long as the run
 
 
 @pytest.fixture
-def make_session(request: pytest.FixtureRequest) -> Callable[..., Session]:
+def make_session(request: pytest.FixtureRequest) -> Iterator[Callable[..., Session]]:
     """Makes sessions that are closed, in the test's loop, when the test has ended."""
     sessions = request.node.stash.setdefault(_SESSIONS, [])
 
@@ -87,7 +84,8 @@ def make_session(request: pytest.FixtureRequest) -> Callable[..., Session]:
         sessions.append(Session(*arguments, **options))
         return sessions[-1]
 
-    return make
+    yield make
+    sessions.clear()  # the test's node, which holds them, lives as long as the run
 
 
 @pytest.fixture

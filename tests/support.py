@@ -17,7 +17,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,14 @@ def cell(source: str) -> str:
     return textwrap.dedent(source).strip("\n")
 
 
+def assert_as_expected(found: Mapping[str, object], expected: Mapping[str, object]) -> None:
+    """Fail with every entry that differs, by its name; pytest cuts long comparisons short."""
+    wrong = [
+        f"{name}: {found.get(name)!r}" for name in expected if found.get(name) != expected[name]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 # -- event loops -------------------------------------------------------------------------------
 
 FLAVOURS = [
@@ -52,11 +60,28 @@ FLAVOURS = [
     ),
     "uvloop",
 ]
-"""Kinds of event loop, for ``parametrize("flavour", FLAVOURS, indirect=True)``."""
+"""The kinds of event loop."""
+
+on_every_loop = pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
+"""For a test in whose outcome the kind of loop can have a part."""
+
+on_one_loop = pytest.mark.parametrize("flavour", ["asyncio"], indirect=True)
+"""For a test in whose outcome the loop has no part, or one with many cases on plain asyncio."""
+
+on_other_loops = pytest.mark.parametrize("flavour", FLAVOURS[1:], indirect=True)
+"""For a test that runs those many cases in one session, on all the other kinds."""
+
+
+def prepare_flavour(flavour: str) -> str:
+    """See that *flavour* can be had, and that having it leaves nothing behind; give it back."""
+    if flavour == "uvloop":
+        pytest.importorskip("uvloop")
+        _warm_up_uvloop()
+    return flavour
 
 
 @functools.cache
-def warm_up_uvloop() -> None:
+def _warm_up_uvloop() -> None:
     """Have uvloop open the pair of descriptors that it keeps for the life of the process."""
     with make_runner("uvloop") as runner:
         runner.run(asyncio.sleep(0))
@@ -314,20 +339,16 @@ def _descriptors() -> dict[str, str]:
 
 def _children() -> set[str]:
     found: set[str] = set()
-    for children in Path("/proc/self/task").glob("*/children"):
+    for task in os.listdir("/proc/self/task"):
         try:
-            found.update(children.read_text().split())
+            found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
         except OSError:  # the thread has ended, or the kernel does not tell
             continue
     return found
 
 
-def _session_modules() -> set[str]:
-    return {name for name in sys.modules if name.startswith("isthmus_")}
-
-
-def _session_sources() -> set[str]:
-    return {name for name in linecache.cache if "isthmus" in name and not os.path.exists(name)}
+def _is_of_a_session(source: str) -> bool:
+    return "isthmus" in source and not os.path.exists(source)
 
 
 @dataclass
@@ -370,8 +391,8 @@ class Census:
             set(threading.enumerate()),
             _descriptors(),
             _children(),
-            _session_modules(),
-            _session_sources(),
+            set(sys.modules),
+            set(linecache.cache),
             hooks,
         )
 
@@ -383,9 +404,14 @@ class Census:
         for number, target in now.descriptors.items():
             if self.descriptors.get(number) != target:
                 yield f"descriptor {number}: {target}"
-        for what in ("children", "modules", "sources"):
-            for it in getattr(now, what) - getattr(self, what):
-                yield f"{what}: {it}"
+        for child in now.children - self.children:
+            yield f"child {child}"
+        for module in now.modules - self.modules:
+            if module.startswith("isthmus_"):
+                yield f"module {module}"
+        for source in now.sources - self.sources:
+            if _is_of_a_session(source):
+                yield f"source {source}"
         for name, value in now.hooks.items():
             if value != self.hooks[name]:
                 yield f"hook {name}: {value!r} where {self.hooks[name]!r} was"

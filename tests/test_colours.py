@@ -5,23 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from isthmus import CellResult, Session
-from support import FLAVOURS, LoopThread, cell, warm_up_uvloop
-
-
-@pytest.fixture(autouse=True, params=FLAVOURS)
-def flavour(request: pytest.FixtureRequest) -> str:
-    """The kind of event loop that the test runs in."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-        warm_up_uvloop()
-    return str(request.param)
+from support import WAIT_SECONDS, LoopThread, assert_as_expected, cell, on_every_loop
 
 
 @dataclass(frozen=True)
@@ -358,13 +350,13 @@ def with_tool(session: Session, *, is_async: bool, wait: Any = None) -> Session:
     return session
 
 
-def check(result: CellResult, expected: object) -> None:
-    """See that the cell ended as the table says."""
+def difference(result: CellResult, expected: object) -> str | None:
+    """How the cell ended, if that is not as the table says."""
     if isinstance(expected, type):
-        assert type(result.error) is expected, result
+        as_expected = type(result.error) is expected
     else:
-        assert result.error is None, result.error
-        assert result.value == expected
+        as_expected = result.error is None and result.value == expected
+    return None if as_expected else f"{result.value!r}, {result.error!r}, not {expected!r}"
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
@@ -372,49 +364,87 @@ async def test_an_async_capability_has_the_colour_of_its_place(
     session: Session, context: Any, place: Place
 ) -> None:
     with_tool(session, is_async=True)
-    check(await session.run(cell(place.source), context=context), place.if_async)
+    result = await session.run(cell(place.source), context=context)
+    assert difference(result, place.if_async) is None
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
-async def test_a_sync_capability_gives_its_result_in_every_place(
-    session: Session, context: Any, place: Place
-) -> None:
-    with_tool(session, is_async=False)
-    check(await session.run(cell(place.source), context=context), place.if_sync)
+# -- all places, one after another in one session, on every kind of loop -----------------------
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
-async def test_a_capability_that_waits_for_an_event_of_the_host(
-    session: Session, context: Any, place: Place
-) -> None:
-    event = asyncio.Event()
-    with_tool(session, is_async=True, wait=event.wait)
-    asyncio.get_running_loop().call_later(0.001, event.set)
-    check(await session.run(cell(place.source), context=context), place.if_async)
+Prepare = Callable[[], Any]
+"""What to await before each place."""
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
-async def test_a_capability_that_waits_for_an_event_of_a_host_in_another_thread(
-    session: Session, context: Any, place: Place
-) -> None:
+@asynccontextmanager
+async def sync_tool(session: Session) -> AsyncIterator[Prepare]:
+    """A capability that is a plain function."""
+    yield lambda: give(session, is_async=False)
+
+
+@asynccontextmanager
+async def async_tool(session: Session) -> AsyncIterator[Prepare]:
+    """One that waits for nothing but a turn of the loop."""
+    yield lambda: give(session, is_async=True)
+
+
+@asynccontextmanager
+async def tool_that_waits(session: Session) -> AsyncIterator[Prepare]:
+    """One that waits for an event of the host."""
+    yield lambda: give_waiting(session)
+
+
+@asynccontextmanager
+async def tool_of_another_loop(session: Session) -> AsyncIterator[Prepare]:
+    """One that waits for an event of a host in another thread."""
     with LoopThread() as host:
-        event = asyncio.Event()
+        yield lambda: host.wait(give_waiting(session))
 
-        async def prepare() -> None:  # registered in the host's loop, and so called there
-            async def wait() -> None:
-                assert asyncio.get_running_loop() is host.loop
-                await event.wait()
 
-            with_tool(session, is_async=True, wait=wait)
-            asyncio.get_running_loop().call_later(0.001, event.set)
+async def give(session: Session, *, is_async: bool) -> None:
+    """Called in the session's own loop."""
+    with_tool(session, is_async=is_async)
 
-        await host.wait(prepare())
-        check(await session.run(cell(place.source), context=context), place.if_async)
+
+async def give_waiting(session: Session) -> None:
+    """Called in the loop in which the capability is to run."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+
+    async def wait() -> None:
+        assert asyncio.get_running_loop() is loop
+        await event.wait()
+
+    with_tool(session, is_async=True, wait=wait)
+    loop.call_later(0.001, event.set)
+
+
+async def outcome(session: Session, context: Any, place: Place) -> CellResult:
+    """How the cell ended; one that hangs is an error with the place's name."""
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await session.run(cell(place.source), context=context)
+    except TimeoutError as error:
+        error.add_note(f"the place is {place.name!r}")
+        raise
+
+
+@on_every_loop
+@pytest.mark.parametrize("tool", [sync_tool, async_tool, tool_that_waits, tool_of_another_loop])
+async def test_a_capability_has_the_colour_of_its_place_on_every_loop(
+    session: Session, context: Any, tool: Any
+) -> None:
+    differences = {}
+    async with tool(session) as prepare:
+        for place in PLACES:
+            await prepare()
+            expected = place.if_sync if tool is sync_tool else place.if_async
+            differences[place.name] = difference(await outcome(session, context, place), expected)
+    assert_as_expected(differences, dict.fromkeys(differences))
 
 
 # -- code of other cells -----------------------------------------------------------------------
 
 
+@on_every_loop
 async def test_a_generator_expression_keeps_the_colour_of_its_own_cell(
     session: Session, first: Any, second: Any
 ) -> None:
@@ -428,6 +458,7 @@ async def test_a_generator_expression_keeps_the_colour_of_its_own_cell(
     assert await session.execute(code, context=second) == expected
 
 
+@on_every_loop
 async def test_equal_generator_expressions_of_two_cells_are_told_apart(session: Session) -> None:
     with_tool(session, is_async=True)
     await session.execute("async def f(): return (tool(i) for i in (1,))\na = await f()")
@@ -438,6 +469,7 @@ async def test_equal_generator_expressions_of_two_cells_are_told_apart(session: 
     assert result == [[AWAITABLE], [RESULT]]
 
 
+@on_every_loop
 async def test_a_generator_expression_outlives_the_cache_of_cells(session: Session) -> None:
     with_tool(session, is_async=True)
     await session.execute("async def f(): return (tool(i) for i in (1,))\nmade = await f()")
@@ -446,6 +478,7 @@ async def test_a_generator_expression_outlives_the_cache_of_cells(session: Sessi
     assert await session.execute("[shape(it) for it in made]") == [AWAITABLE]
 
 
+@on_every_loop
 async def test_a_call_without_code_of_the_session_below_is_async_where_a_loop_runs(
     session: Session,
 ) -> None:
@@ -461,6 +494,7 @@ async def test_a_call_without_code_of_the_session_below_is_async_where_a_loop_ru
     assert await session.execute(cell(code), context="thread") == 2
 
 
+@on_every_loop
 async def test_a_capability_called_in_a_context_of_its_own_knows_its_cell(session: Session) -> None:
     with_tool(session, is_async=True)
     session.update_namespace({"empty": contextvars.Context()})
@@ -468,6 +502,7 @@ async def test_a_capability_called_in_a_context_of_its_own_knows_its_cell(sessio
     assert await session.execute(code) == 2
 
 
+@on_every_loop
 async def test_sync_code_that_cannot_wait_is_told_of_aio(session: Session) -> None:
     with_tool(session, is_async=True)
     code = """

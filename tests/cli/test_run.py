@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from isthmus.cli.__main__ import main
+
 THREE = """\
 # %% First
 x = 1
@@ -249,15 +251,17 @@ def test_an_empty_script_succeeds(run, script):
         (["--json", "--quiet", "good.py"], "exclude"),
     ],
 )
-def test_unusable_input_is_refused_with_status_2(run, tmp_path, arguments, message):
+def test_unusable_input_is_refused_with_status_2(tmp_path, monkeypatch, capsys, arguments, message):
     (tmp_path / "good.py").write_text("print('ran')")
     (tmp_path / "bad.ipynb").write_text("{")
     (tmp_path / "old.ipynb").write_text('{"nbformat": 3}')
     (tmp_path / "binary.py").write_bytes(b"\x7fELF\xff\0")
-    done = run(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["run", *arguments], prog_name="isthmus")  # here: nothing is to run
+    said = capsys.readouterr()
+    assert (left.value.code, said.out) == (2, "")
+    assert message in said.err
 
 
 def notebook(*sources):

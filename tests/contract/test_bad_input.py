@@ -19,7 +19,7 @@ from isthmus import (
     MemoryTransport,
     Session,
 )
-from support import run_in_child
+from support import on_one_loop, run_in_child
 
 requirement = pytest.mark.requirement
 
@@ -64,6 +64,7 @@ BAD_SOURCE = {
 }
 
 
+@on_one_loop
 @requirement("bad-syntax")
 @pytest.mark.parametrize("what", BAD_SOURCE)
 async def test_source_that_does_not_compile_is_a_syntax_error(
@@ -91,6 +92,7 @@ async def test_a_cell_that_does_not_compile_has_its_events(
     assert finished.error == "SyntaxError"
 
 
+@on_one_loop
 @requirement("bad-empty")
 @pytest.mark.parametrize(
     "code", ["", "   ", "\n\n", "# only", "# a\n\n# b\n", "\f", "pass", "'doc'"]
@@ -102,6 +104,7 @@ async def test_an_empty_cell_is_fine(survivor: Survivor, code: str) -> None:
     assert result.bound == ()
 
 
+@on_one_loop
 @requirement("bad-empty")
 @pytest.mark.parametrize("code", [b"x = 1", None, 5])
 async def test_something_that_is_no_text_is_refused(
@@ -112,15 +115,15 @@ async def test_something_that_is_no_text_is_refused(
     assert await session.execute("1", context=context) == 1
 
 
+@on_one_loop
 @requirement("bad-large")
-async def test_ten_megabytes_of_source_run(survivor: Survivor, flavour: str) -> None:
-    if flavour != "asyncio":
-        pytest.skip("once is enough: the loop has no part in it")
+async def test_ten_megabytes_of_source_run(survivor: Survivor) -> None:
     line = f"x = '{'y' * 1_000_000}'\n"
     result = await survivor(line * 10 + "len(x)")
     assert (result.error, result.value) == (None, 1_000_000)
 
 
+@on_one_loop
 @requirement("bad-deep")
 @pytest.mark.parametrize(
     "code",
@@ -133,10 +136,8 @@ async def test_ten_megabytes_of_source_run(survivor: Survivor, flavour: str) -> 
     ids=["brackets", "signs", "attributes", "sum"],
 )
 async def test_a_deeply_nested_expression_is_an_error_or_works(
-    survivor: Survivor, code: str, flavour: str
+    survivor: Survivor, code: str
 ) -> None:
-    if flavour != "asyncio":
-        pytest.skip("once is enough: the loop has no part in it")
     result = await survivor(code)
     if result.error is not None:
         assert isinstance(result.error, SyntaxError | RecursionError | MemoryError | NameError)
@@ -151,6 +152,7 @@ async def test_surrogates_made_by_code_are_printed_and_returned(survivor: Surviv
 # -- names ---------------------------------------------------------------------------------------------
 
 
+@on_one_loop
 @requirement("bad-module-names")
 @pytest.mark.parametrize(
     "code",
@@ -311,6 +313,7 @@ async def test_recursion_without_end_is_a_recursion_error(survivor: Survivor, co
     assert isinstance(result.error, RecursionError)
 
 
+@on_one_loop
 @requirement("bad-repr")
 @pytest.mark.parametrize(
     "error", ["ValueError('no')", "KeyboardInterrupt()", "SystemExit(1)", "RecursionError()"]
@@ -357,6 +360,7 @@ VILLAINS = {
 }
 
 
+@on_one_loop
 @requirement("bad-repr")
 @pytest.mark.parametrize("what", VILLAINS)
 async def test_values_with_wicked_methods_are_values(
@@ -394,6 +398,7 @@ async def test_a_timeout_of_nothing_returns_at_once(survivor: Survivor, timeout:
 # -- processes -------------------------------------------------------------------------------------------
 
 
+@on_one_loop
 @requirement("bad-exceptions")
 @pytest.mark.parametrize(
     "code",
@@ -408,9 +413,7 @@ async def test_a_timeout_of_nothing_returns_at_once(survivor: Survivor, timeout:
     ],
     ids=["failed thread", "thread", "atexit", "generator", "task", "parked task"],
 )
-def test_a_host_that_forgets_to_close_can_leave(code: str, context: str, flavour: str) -> None:
-    if flavour != "asyncio":
-        pytest.skip("once is enough")
+def test_a_host_that_forgets_to_close_can_leave(code: str, context: str) -> None:
     if "ensure_future" in code and context == "thread":
         code += "\nawait asyncio.sleep(0)"
     program = f"""

@@ -20,7 +20,15 @@ from isthmus import (
     Session,
     SessionClosedError,
 )
-from support import CONTEXTS, eventually, make_runner, wait_until
+from support import (
+    CONTEXTS,
+    assert_as_expected,
+    eventually,
+    make_runner,
+    on_one_loop,
+    on_other_loops,
+    wait_until,
+)
 
 requirement = pytest.mark.requirement
 
@@ -493,7 +501,7 @@ async def test_thread_cells_do_not_use_the_loops_default_executor(session: Sessi
     assert getattr(loop, "_default_executor", None) is None
 
 
-AWAITING_IDIOMS = {
+AWAITING_IDIOMS: dict[str, tuple[str, object]] = {
     "timeout around several awaits": (
         "async with asyncio.timeout(30) as t:\n    a = await asyncio.sleep(0, 1)\n"
         "    b = await asyncio.sleep(0, 2)\n(a, b, t.expired())",
@@ -616,19 +624,41 @@ AWAITING_IDIOMS = {
 }
 
 
+def idioms_of_this_python() -> dict[str, tuple[str, object]]:
+    """All of them, but on 3.11 for the subprocess: its child watcher has a thread of its own."""
+    if sys.version_info >= (3, 12):
+        return AWAITING_IDIOMS
+    return {name: it for name, it in AWAITING_IDIOMS.items() if name != "subprocess"}
+
+
+@on_one_loop
 @requirement("3.3-awaits-in-home-task", "3.5-idioms")
-@pytest.mark.parametrize("idiom", AWAITING_IDIOMS)
+@pytest.mark.parametrize("idiom", idioms_of_this_python())
 @pytest.mark.parametrize("concurrent", [False, True], ids=["ordered", "concurrent"])
 async def test_asyncio_idioms_mean_the_same_in_every_context(
     session: Session, context: str, idiom: str, concurrent: bool
 ) -> None:
-    if idiom == "subprocess" and sys.version_info < (3, 12):
-        pytest.skip("a child watcher of its own thread")
     code, expected = AWAITING_IDIOMS[idiom]
     result = await session.run(code, context=context, concurrent=concurrent)
     assert result.error is None, result.error
     assert result.value == expected
     assert await session.execute("asyncio.current_task().cancelling()") == 0
+
+
+@on_other_loops
+@requirement("3.3-awaits-in-home-task", "3.5-idioms")
+@pytest.mark.parametrize("concurrent", [False, True], ids=["ordered", "concurrent"])
+async def test_asyncio_idioms_mean_the_same_one_after_another_on_every_loop(
+    session: Session, context: str, concurrent: bool
+) -> None:
+    found = {}
+    idioms = idioms_of_this_python()
+    for idiom, (code, _) in idioms.items():
+        result = await session.run(code, context=context, concurrent=concurrent)
+        cancelling = await session.execute("asyncio.current_task().cancelling()")
+        found[idiom] = result.value, result.error, cancelling
+    expected = {idiom: (value, None, 0) for idiom, (_, value) in idioms.items()}
+    assert_as_expected(found, expected)
 
 
 @requirement("3.3-awaits-in-home-task")

@@ -17,7 +17,14 @@ from collections.abc import Callable
 import pytest
 
 from isthmus import ReservedNameError, Session
-from support import CONTEXTS, Sequencer, cell
+from support import (
+    CONTEXTS,
+    Sequencer,
+    assert_as_expected,
+    cell,
+    on_one_loop,
+    on_other_loops,
+)
 
 requirement = pytest.mark.requirement
 
@@ -583,6 +590,7 @@ class Gate:
 """
 
 
+@on_one_loop
 @requirement("3.1-one-language")
 @pytest.mark.parametrize("form", LANGUAGE)
 async def test_top_level_async_code_means_the_same_in_every_context(
@@ -591,6 +599,19 @@ async def test_top_level_async_code_means_the_same_in_every_context(
     code, expected = LANGUAGE[form]
     await session.execute(LANGUAGE_SETUP, context=context)
     assert await session.execute(code, context=context) == expected
+
+
+@on_other_loops
+@requirement("3.1-one-language")
+async def test_top_level_async_code_means_the_same_on_every_loop(
+    session: Session, context: str
+) -> None:
+    found = {}
+    for form, (code, _) in LANGUAGE.items():
+        await session.execute(LANGUAGE_SETUP, context=context)
+        result = await session.run(code, context=context)
+        found[form] = result.value, result.error
+    assert_as_expected(found, {form: (value, None) for form, (_, value) in LANGUAGE.items()})
 
 
 @requirement("3.1-one-language")

@@ -27,7 +27,7 @@ from isthmus import (
     Output,
     Session,
 )
-from support import CONTEXTS, eventually
+from support import CONTEXTS, eventually, on_one_loop
 
 requirement = pytest.mark.requirement
 
@@ -68,6 +68,7 @@ async def test_cells_are_numbered_from_one_over_contexts(session: Session) -> No
     assert found == [1, 2, 3, 4, 5, 6]
 
 
+@on_one_loop
 @requirement("results")
 @pytest.mark.parametrize(
     ("code", "bound", "exact"),
@@ -429,6 +430,7 @@ async def test_a_slow_transport_slows_its_cell_only(
     assert kinds == ["CellStarted", "Output", "CellFinished"]
 
 
+@on_one_loop
 @requirement("bad-transport")
 async def test_something_that_is_no_transport_is_refused() -> None:
     with pytest.raises(TypeError, match="send"):

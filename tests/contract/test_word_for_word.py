@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from isthmus import AsyncExecutor, AsyncNamespaceManager, MemoryTransport
+from support import on_one_loop
 
 BLOCK = '''\
 namespace = AsyncNamespaceManager()
@@ -92,6 +93,7 @@ async def test_the_block_holds_as_it_stands(transport: MemoryTransport) -> None:
         await run_host_code(BLOCK, names)
 
 
+@on_one_loop
 @pytest.mark.requirement("8-word-for-word")
 @pytest.mark.parametrize("part", PARTS)
 async def test_each_part_holds_on_a_fresh_namespace(part: str, transport: MemoryTransport) -> None:
@@ -99,6 +101,7 @@ async def test_each_part_holds_on_a_fresh_namespace(part: str, transport: Memory
         await run_host_code(PARTS[part], names)
 
 
+@on_one_loop
 @pytest.mark.requirement("8-word-for-word")
 @pytest.mark.parametrize("order", [("coroutines", "functions", "numbers"), tuple(PARTS) * 2])
 async def test_the_parts_hold_in_any_order_and_again_on_a_shared_namespace(
