@@ -388,7 +388,7 @@ class StreamHooks(Hook):
     @property
     def diverted(self) -> bool:
         """Whether any cell has assigned a stream."""
-        return any(standard.diverted for standard in self._streams.values())
+        return self._streams["stdout"].diverted or self._streams["stderr"].diverted
 
     def flush_diversions(self) -> None:
         """Flush the streams that the calling cell has assigned."""
