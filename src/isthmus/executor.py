@@ -148,7 +148,10 @@ class AsyncExecutor:
             run = self.bridge.prepare(code, context, number=number, filename=filename)
         except SyntaxError as error:
             return self._not_compiled(number, code, context, error, title)
-        await self._to_outcome(run, timeout, concurrent, title)
+        self._observe(run, title)
+        await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
+        if not run.evaluated and self.emitter.active:
+            self._emit_finished(run)
         return run
 
     async def run_call(
@@ -181,17 +184,12 @@ class AsyncExecutor:
         await self._to_outcome(run, timeout, concurrent, title)
         return run.result()
 
-    async def _to_outcome(
-        self, run: CellRun, timeout: float | None, concurrent: bool, title: str
-    ) -> None:
-        """Run *run* and have the transport hear of it."""
+    def _observe(self, run: CellRun, title: str) -> None:
+        """Have the transport hear of *run*."""
         run.observer = self
         run.told = self.emitter.active or self.late_output == "current"
         if title:
             run.title = title
-        await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
-        if not run.evaluated and self.emitter.active:
-            self._emit_finished(run)
 
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop the cell with this number, or all that run; whether there was something to stop.
