@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Awaitable, Callable
 
 from benchmarks.floors import WaitingThread, compile_cell, run_compiled, trip
-from benchmarks.measure import Case, Figure, Samples, interleaved, per_operation
+from benchmarks.measure import SHORT_ROUNDS, Case, Figure, Samples, interleaved, per_operation
 from isthmus import AsyncExecutor, AsyncNamespaceManager
 
-COUNT = 400
+COUNT = 40
 BURST = 100
 NAMES = 1_000_000
 
@@ -27,7 +27,7 @@ async def _in_burst(operation: Operation) -> None:
 
 def _burst_case(operation: Operation) -> Case:
     async def measure() -> float:
-        return await per_operation(lambda: _in_burst(operation), 8) / BURST
+        return await per_operation(lambda: _in_burst(operation), 1) / BURST
 
     return measure
 
@@ -87,7 +87,7 @@ async def _cell_samples(executor: AsyncExecutor, rounds: int) -> Samples:
                 "thread cell": _case(lambda: executor.execute_in_thread("x = 1")),
                 "thread cells": _burst_case(lambda: executor.execute_in_thread("x = 1")),
             },
-            rounds,
+            SHORT_ROUNDS * rounds,
         )
 
 
@@ -136,7 +136,7 @@ async def _size_figures(small: AsyncExecutor, large: AsyncExecutor, rounds: int)
         cases[f"{size} new"] = _case(lambda it=executor: it.execute(new.text()))  # type: ignore[misc]
         cases[f"{size} sync"] = _case(lambda it=executor: it.execute_sync_in_async("x = 1"))  # type: ignore[misc]
         cases[f"{size} thread"] = _case(lambda it=executor: it.execute_in_thread("x = 1"))  # type: ignore[misc]
-    samples = await interleaved(cases, rounds)
+    samples = await interleaved(cases, SHORT_ROUNDS * rounds)
     figures = []
     for kind in ("async", "new", "sync", "thread"):
         one, other = samples.median(f"large {kind}"), samples.median(f"small {kind}")

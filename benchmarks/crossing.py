@@ -20,7 +20,7 @@ from benchmarks.floors import (
     switch_pairs,
     threadsafe_calls,
 )
-from benchmarks.measure import Case, Figure, Samples, interleaved, per_operation
+from benchmarks.measure import SHORT_ROUNDS, Case, Figure, Samples, interleaved, per_operation
 from isthmus import AsyncExecutor, AsyncNamespaceManager
 from isthmus.interceptors import CapabilityCall, Proceed
 from isthmus.portal import in_portal
@@ -30,10 +30,6 @@ CALLS = 50
 
 THREAD_CALLS = 5
 """One after another from a thread."""
-
-SHORT_ROUNDS = 10
-"""Short rounds for each one asked for. A sample takes less than a millisecond, so that most samples
-lie between two moments at which the system gives the core to another process."""
 
 AWAITS = 1_000
 """In one cell."""

@@ -11,6 +11,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+SHORT_ROUNDS = 10
+"""Rounds for each one that is asked for. A sample is short, so that most samples lie between two
+moments at which the system gives the core to another process, and medians are not of those."""
+
 Case = Callable[[], Awaitable[float]]
 """Measures once; gives seconds for one operation."""
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from benchmarks.measure import Case, Figure, interleaved
+from benchmarks.measure import SHORT_ROUNDS, Case, Figure, interleaved
 from isthmus import Session
 
 WAITING = 20
@@ -16,9 +16,6 @@ WAITING = 20
 WAITS = 5
 """How often each of them waits, a millisecond at a time. So a round is short, and in most rounds no
 gap is due to another process that has got the core."""
-
-SHORT_ROUNDS = 10
-"""Rounds for each one asked for."""
 
 ALLOWED_US = 10_000.0
 
