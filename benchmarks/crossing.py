@@ -23,7 +23,7 @@ from benchmarks.floors import (
 from benchmarks.measure import SHORT_ROUNDS, Case, Figure, Samples, interleaved, per_operation
 from isthmus import AsyncExecutor, AsyncNamespaceManager
 from isthmus.interceptors import CapabilityCall, Proceed
-from isthmus.portal import in_portal
+from isthmus.portal import in_portal, open_portal
 
 CALLS = 50
 """One after another on the loop's thread."""
@@ -130,7 +130,24 @@ def _long_case(operation: Callable[[], Awaitable[object]]) -> Case:
 
 
 def _portal_case() -> Case:
-    """A compiled cell through a portal that opens and closes for it, in a plain task."""
+    """A compiled cell in a portal that opens and closes for it, as a step of a plain task."""
+    code, _ = compile_cell("x = 1")
+    assert code is not None
+    cell = functools.partial(exec, code, {})
+
+    async def measure() -> float:
+        task = asyncio.current_task()
+        assert task is not None
+        start = time.perf_counter()
+        for _ in range(CALLS):
+            open_portal(cell, task)
+        return (time.perf_counter() - start) / CALLS
+
+    return measure
+
+
+def _in_portal_case() -> Case:
+    """The same as a coroutine that is awaited."""
     code, _ = compile_cell("x = 1")
     assert code is not None
     return _case(functools.partial(in_portal, functools.partial(exec, code, {})))
@@ -173,6 +190,7 @@ def _cases(session: _Session) -> dict[str, Case]:
         "intercepted": session.in_sync_cell("intercepted_calls"),
         "from thread": session.in_thread_cell("capability_calls"),
         "portal": _portal_case(),
+        "in portal": _in_portal_case(),
         "awaits": _direct_case(session),
         "awaiting cell": _long_case(lambda: session.executor.execute(AWAITING_CELL)),
     }
@@ -213,7 +231,8 @@ def _figures(samples: Samples) -> list[Figure]:
             f"floor + {capability - coroutine:.1f} µs",
         ),
         _by_ratio("the same with one interceptor", intercepted, coroutine, coroutine_words, None),
-        _by_ratio("a portal opened and closed", us("portal"), pair, pair_words, 5),
+        _by_ratio("a sync cell begun and ended in its portal", us("portal"), pair, pair_words, 5),
+        _by_ratio("the same awaited, by `in_portal`", us("in portal"), pair, pair_words, None),
         _by_ratio(
             f"async cell, {AWAITS:,} awaits of `sleep(0)`",
             us("awaiting cell"),
