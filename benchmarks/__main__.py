@@ -13,12 +13,14 @@ from benchmarks.cells import cells, namespace_size
 from benchmarks.crossing import crossing
 from benchmarks.measure import Figure, table
 from benchmarks.memory import idle_session
+from benchmarks.output import output
 from benchmarks.stalls import longest_stall
 
 GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
     "memory": (idle_session,),
     "cells": (cells, namespace_size),
     "crossing": (crossing, longest_stall),
+    "output": (output,),
 }
 """Memory first: later cases leave memory that the allocator keeps."""
 
