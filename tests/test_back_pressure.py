@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from typing import Any
 
@@ -61,10 +60,9 @@ async def test_a_thread_that_nobody_stops_waits_no_longer_than_its_session(
 ) -> None:
     valve = Valve(is_open=False)
     session: Session = make_session("left", transport=valve)
-    session.update_namespace({"threading": threading, "run": contextvars.Context.run})
     code = """
-        import contextvars
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(print, 'late'))
+        import threading
+        thread = threading.Thread(target=print, args=('late',))
         thread.start()
         """
     await session.run(cell(code))
@@ -172,8 +170,8 @@ async def test_what_a_thread_waits_to_send_is_not_dropped_by_the_loop(make_sessi
     session: Session = make_session("both", transport=valve)
     session.update_namespace({"valve": valve})
     code = """
-        import contextvars, threading
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(print, 'x' * 5_000))
+        import threading
+        thread = threading.Thread(target=print, args=('x' * 5_000,))
         thread.start()
         while not valve.asked.is_set():
             await asyncio.sleep(0)
@@ -225,8 +223,8 @@ async def test_a_transport_that_waits_for_the_loop_does_not_hang_it(
     session: Session = make_session("waiting", transport=transport)
     session.update_namespace({"sending": sending})
     code = """
-        import contextvars, threading
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(print, 'thread'))
+        import threading
+        thread = threading.Thread(target=print, args=('thread',))
         thread.start()
         sending.wait(5)               # it is in send, and wants the loop that waits here
         print('loop')

@@ -15,11 +15,11 @@ from support import cell
 requirement = pytest.mark.requirement
 
 LATE = """
-    import contextvars, threading
+    import threading
     async def speak():
         await go_on.wait()
         print('task')
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(print, 'thread'))
+        thread = threading.Thread(target=print, args=('thread',))
         thread.start()
         await asyncio.to_thread(thread.join)
         display(5)
@@ -100,7 +100,15 @@ async def test_a_cell_that_was_given_up_gets_no_late_output(
     leave = threading.Event()
     session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event(), "leave": leave})
     await session.run(cell(LATE.format(first="")))
-    stuck = await session.run("print('stuck'); leave.wait(5)", context="thread", timeout=0.01)
+    code = """
+        print('stuck')
+        while not leave.is_set():
+            try:
+                leave.wait(5)
+            except BaseException:
+                pass
+        """
+    stuck = await session.run(cell(code), context="thread", timeout=0.05)
     assert not stuck.stopped
     session.namespace["go_on"].set()
     await asyncio.wait_for(session.namespace["spoken"].wait(), 5)

@@ -68,7 +68,7 @@ def test_events_and_result_hold_what_was_written(
 
 
 CELL = """
-import asyncio, contextvars, sys, threading
+import asyncio, sys, threading
 
 def write(mark, step):
     stream, kind, count = step
@@ -96,8 +96,7 @@ def thread(mark, steps):
 
 said = {}
 threads = [
-    threading.Thread(target=contextvars.copy_context().run, args=(thread, f"t{i}:", steps))
-    for i, steps in enumerate(of_threads)
+    threading.Thread(target=thread, args=(f"t{i}:", steps)) for i, steps in enumerate(of_threads)
 ]
 for it in threads:
     it.start()
