@@ -187,6 +187,10 @@ REQUIREMENTS: dict[str, str] = {
         "timeout=: control returns at the deadline, for awaits, thread cells, and Python code "
         "on a main-thread loop."
     ),
+    "6.2-given-up": (
+        "A cell that does not end when it is told to is given up: its thread or task is retired, "
+        "and the home knows of it until its code has really ended."
+    ),
     "6.2-interrupt": "An interrupt stops what runs and never hits the next cell.",
     "6.2-no-exit-of-host-loop": (
         "SystemExit and KeyboardInterrupt of a task of session code never leave the host's loop; "

@@ -250,12 +250,12 @@ class CellThread:
         return any(request.job is job and not request.answered for request in self._waiting)
 
     def retire(self, job: Job) -> bool:
-        """Leave the thread to *job*, the one that it runs now; it takes no other and then ends.
+        """Leave the thread to *job*, which it runs now; it takes no other and then ends.
 
         Returns False, and changes nothing, when it does not run *job* (any more).
         """
         with self._claim:
-            if self.current is not job:
+            if job not in ancestry(self.current):  # it may run one that is nested in it
                 return False
             self._retired = True
         self.inbox.put(None)
@@ -329,7 +329,7 @@ class CellThread:
     def withdraw(self, job: Job) -> bool:
         """Take back *job*, which was submitted; whether it had not started. Any thread."""
         with self._claim:
-            if self.current is job or job.state != "running":
+            if job in ancestry(self.current) or job.state != "running":
                 return False
             self._withdrawn.add(job)
             return True

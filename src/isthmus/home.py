@@ -51,6 +51,9 @@ class Home:
         name: For the names of tasks and threads.
         context: What the home task's context variables start with.
         on_shutdown: Called when the loop's shutdown has ended the home.
+
+    Attributes:
+        given_up: Jobs without whose end control has gone back, until their code really ends.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Home:
         self.in_thread: deque[Job] = deque()
         self.queue: deque[Job] = deque()
         self.aside: set[Job] = set()
+        self.given_up: set[Job] = set()
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._on_shutdown = on_shutdown
         self._last_round = 0.0
@@ -205,6 +209,8 @@ class Home:
 
     async def _run_concurrent(self, job: Job) -> None:
         try:
+            if job.cancel_requested:
+                return
             if job.context == "thread":
                 await self._serve_in_own_thread(job)
             else:
@@ -258,6 +264,7 @@ class Home:
     def thread_ended(self, job: Job, snapshot: contextvars.Context) -> None:
         """*job* has run in its thread."""
         if job.abandoned:
+            self.given_up.discard(job)
             return
         if not self.in_thread or self.in_thread[0] is not job:  # nested or concurrent
             job.snapshot = snapshot
@@ -276,7 +283,13 @@ class Home:
     # -- ending jobs -------------------------------------------------------------------------
 
     def ended(self, job: Job) -> None:
-        """Tell the caller of *job*, and start what comes next."""
+        """*job* has run: tell its caller, and start what comes next."""
+        if job.abandoned and job.context != "thread":  # of a thread's end the thread itself tells
+            self.given_up.discard(job)
+        self._leave(job)
+
+    def _leave(self, job: Job) -> None:
+        """Go on without *job*."""
         if self.running is job:
             self.running = None
         self.aside.discard(job)
@@ -306,41 +319,60 @@ class Home:
 
     def stop(self, job: Job) -> bool:
         """Cancel *job*, and interrupt its code where it computes in a thread."""
-        threads = [self._thread, *self._extra_threads]
-        for thread in threads:
-            if job.context == "thread" and thread is not None and thread.interrupt(job):
+        for thread in self._threads():
+            if job.context == "thread" and thread.interrupt(job):
                 job.cancel_requested = job.cancel_delivered = True
                 return True
         return self.cancel(job)
 
     def _is_awaited_for(self, job: Job) -> bool:
         """Whether the loop is awaiting something for the thread job *job* at this moment."""
-        threads = [self._thread, *self._extra_threads]
-        return any(thread is not None and thread.is_waiting(job) for thread in threads)
+        return any(thread.is_waiting(job) for thread in self._threads())
 
     def abandon(self, job: Job) -> None:
         """Give up on *job*, whose code goes on running, and make room for the next.
 
-        The task or thread that it holds is retired; the next job gets a new one.
+        The task or thread that it holds is retired; the next job gets a new one. A job that runs on
+        its caller's stack cannot be given up: the caller could not go on.
         """
-        if job in self.in_thread and not self._retire_thread(job):
-            return  # it has ended this moment; the thread's word is on its way
+        holds_task = self.running is job or (job in self.in_thread and self._is_awaited_for(job))
+        if not self._let_go(job):
+            return
+        if holds_task:
+            self._retire_task()
+        if job in self.in_thread:
+            self.in_thread.remove(job)
+            self.queue.extendleft(reversed(self.in_thread))
+            self.in_thread.clear()
+        elif job.context == "thread" and job.mailbox is not None:
+            job.mailbox.put(None)
         job.abandoned = True
-        if self.running is job:
-            self.task_of_cells().mailbox.put(None)
-            self._task = None
-            self.context = self.context.copy()
-        self.ended(job)
+        self.given_up.add(job)
+        self._leave(job)
 
-    def _retire_thread(self, job: Job) -> bool:
-        """Leave the home thread to *job*, and give those behind it to a new one."""
-        if self._thread is None or not self._thread.retire(job):
+    def _let_go(self, job: Job) -> bool:
+        """Leave to *job* the thread in which it runs; whether it can be left behind at all."""
+        parent = job.parent
+        if job.context != "thread":
+            return parent is None
+        if parent is not None and parent.context == "thread" and parent.task is job.task:
             return False
-        self._thread = None
-        behind = [other for other in self.in_thread if other is not job]
-        self.in_thread.clear()
-        self.queue.extendleft(reversed(behind))
-        return True
+        for thread in self._threads():
+            if thread.retire(job):
+                self._thread = None if thread is self._thread else self._thread
+                return True
+        return False  # it has ended this moment; the thread's word is on its way
+
+    def _retire_task(self) -> None:
+        """Leave the home task to the job that it runs or awaits for."""
+        self.task_of_cells().mailbox.put(None)
+        self._task = None
+        self.context = self.context.copy()
+
+    def _threads(self) -> list[CellThread]:
+        """The threads in which jobs run that have not been given up."""
+        home = [self._thread] if self._thread is not None else []
+        return [*home, *self._extra_threads]
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -399,9 +431,8 @@ class Home:
             self.queue.popleft().end()
         if self._task is not None and not self.loop.is_closed():
             self._task.mailbox.put(None)
-        for thread in [self._thread, *self._extra_threads]:
-            if thread is not None:
-                thread.close(reason)
+        for thread in self._threads():
+            thread.close(reason)
 
     async def wait_closed(self, timeout: float) -> bool:
         """After :meth:`close`: wait for the home task and thread; whether both have ended.

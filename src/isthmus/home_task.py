@@ -20,6 +20,7 @@ Assumes: every method is called on the loop's thread.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -64,13 +65,14 @@ class Turn:
         self.job = job
 
     async def perform(self) -> None:
-        """Run the job. In the home task."""
+        """Run the job, unless it was cancelled since. In the home task."""
         task = self.job.task
         assert isinstance(task, HomeTask)
-        current_job.set(self.job)
-        portal, trap = open_portal(self.job.evaluate, task)
-        if not portal.finished:
-            await drive_portal(portal, task, trap)
+        if not self.job.cancel_requested:
+            current_job.set(self.job)
+            portal, trap = open_portal(self.job.evaluate, task)
+            if not portal.finished:
+                await drive_portal(portal, task, trap)
         await task.end(self.job)
 
 
@@ -130,8 +132,8 @@ class HomeTask(asyncio.Task[None]):
         """Cancel as any task, and note where it came from."""
         if not self.get_loop().is_running():
             self.shutting_down = True
-        elif not self.started:
-            return False  # it would end without a word, and has nothing to cancel yet
+        elif not has_begun(self):
+            return False  # it has nothing to cancel yet
         elif not made_by_scope(sys._getframe(1)):
             self.stray_cancels += 1
         return super().cancel(msg)
@@ -207,9 +209,20 @@ async def take_back(count: int) -> None:
     await absorb_cancellation()
 
 
+def has_begun(task: asyncio.Task[Any]) -> bool:
+    """Whether *task* has had its first step; cancelled before, it would end without a word."""
+    coroutine = task.get_coro()
+    if not inspect.iscoroutine(coroutine):
+        return True
+    return inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
+
+
 def cancel_for(job: Job) -> None:
-    """Cancel the task that runs *job*, to be taken back at the job's end."""
-    if job.task is not None:
+    """Cancel the task that runs *job*, to be taken back at the job's end.
+
+    One that has not begun looks itself whether the job was cancelled.
+    """
+    if job.task is not None and has_begun(job.task):
         job.cancels += 1
         job.cancel_delivered = True
         asyncio.Task.cancel(job.task, f"cell {job.number} was cancelled")
