@@ -150,8 +150,7 @@ class AsyncExecutor:
             return self._not_compiled(number, code, context, error, title)
         self._observe(run, title)
         await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
-        if not run.evaluated and self.emitter.active:
-            self._emit_finished(run)
+        self._tell_unfinished(run)
         return run
 
     async def run_call(
@@ -181,7 +180,9 @@ class AsyncExecutor:
         """
         call = Call(name, tuple(args), dict(kwargs or {}))
         run = self.bridge.prepare_call(call, context, number=self.namespace.next_cell_number())
-        await self._to_outcome(run, timeout, concurrent, title)
+        self._observe(run, title)
+        await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
+        self._tell_unfinished(run)
         return run.result()
 
     def _observe(self, run: CellRun, title: str) -> None:
@@ -190,6 +191,11 @@ class AsyncExecutor:
         run.told = self.emitter.active or self.late_output == "current"
         if title:
             run.title = title
+
+    def _tell_unfinished(self, run: CellRun) -> None:
+        """Tell the outcome of *run* where its code could not: it never ran, or runs on."""
+        if not run.evaluated and self.emitter.active:
+            self._emit_finished(run)
 
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop the cell with this number, or all that run; whether there was something to stop.
