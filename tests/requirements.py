@@ -90,6 +90,9 @@ REQUIREMENTS: dict[str, str] = {
     "3.5-call-on-loop": (
         "call_on_loop(fn, *args) calls on the loop's thread; what comes of it comes back."
     ),
+    "3.5-own-loops": (
+        "On loops that are ours plain calls are safe on every thread, and wake the loop at once."
+    ),
     "3.6-routing": (
         "The default is async everywhere; auto means async when the compiled cell is a "
         "coroutine, else thread."
@@ -252,6 +255,10 @@ REQUIREMENTS: dict[str, str] = {
     "bad-two-loops": "Two sessions on two loops in two threads.",
     "bad-transport": "A transport that raises or is slow.",
     # the package
+    "8-blocking-session": (
+        "BlockingSession is a session for hosts without a loop: the same interface without await, "
+        "over a background loop with one owner; used from several threads; nothing stays."
+    ),
     "8-names": (
         "The host gets, sets and deletes single names, and sees them all in a live, read-only view."
     ),

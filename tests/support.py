@@ -26,6 +26,8 @@ from typing import Any
 
 import pytest
 
+from isthmus import ThreadAwareLoop
+
 WAIT_SECONDS = 5.0
 """The bound of every single wait in a test."""
 
@@ -93,6 +95,8 @@ def make_runner(flavour: str) -> asyncio.Runner:
         import uvloop
 
         return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    if flavour.startswith("ours"):
+        return asyncio.Runner(loop_factory=ThreadAwareLoop, debug=flavour == "ours-debug")
     return asyncio.Runner(debug=flavour == "debug")
 
 

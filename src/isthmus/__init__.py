@@ -1,6 +1,7 @@
 """Isthmus: one live Python namespace, on both sides of ``await``."""
 
 from isthmus.async_namespace import AsyncNamespaceManager
+from isthmus.blocking_session import BlockingSession
 from isthmus.capabilities import Capability, capability
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
 from isthmus.displays import display
@@ -70,6 +71,7 @@ from isthmus.namespace_view import NamespaceView
 from isthmus.portal import can_run_sync, run_sync
 from isthmus.queue_transport import QueueTransport
 from isthmus.session import CloseReport, Session
+from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "Approve",
     "AsyncExecutor",
     "AsyncNamespaceManager",
+    "BlockingSession",
     "Budget",
     "BudgetExceeded",
     "CallbackError",
@@ -136,6 +139,7 @@ __all__ = [
     "Status",
     "StreamName",
     "TaskDestroyedError",
+    "ThreadAwareLoop",
     "Timeout",
     "Transport",
     "UnknownNameError",

@@ -195,6 +195,14 @@ def _close_portal(portal: Portal, task: asyncio.Task[Any]) -> None:
         runner.switch(None, None)  # a suspended greenlet that is dropped would never be freed
 
 
+def end_idle_runners() -> None:
+    """Let the runners kept by the calling thread, which is about to end, end before it."""
+    while _state.idle:
+        runner = _state.idle.pop()
+        runner.parent = getcurrent()
+        runner.switch(None, None)
+
+
 @types.coroutine
 def drive_portal(portal: Portal, task: asyncio.Task[Any], trap: Any) -> Generator[Any, Any, None]:
     """In *task*: wait for what *portal* waits for, until its function has ended.

@@ -35,16 +35,18 @@ class CloseReport:
         cells: Numbers of cells whose code still runs.
         tasks: Names of tasks of the session that ignored their cancellation.
         thread: Whether the home thread still runs.
+        loop: Whether the loop of a :class:`BlockingSession` still runs.
     """
 
     cells: tuple[int, ...] = ()
     tasks: tuple[str, ...] = ()
     thread: bool = False
+    loop: bool = False
 
     @property
     def clean(self) -> bool:
         """Whether everything has ended."""
-        return not (self.cells or self.tasks or self.thread)
+        return not (self.cells or self.tasks or self.thread or self.loop)
 
 
 class Session:
@@ -159,7 +161,7 @@ class Session:
             title=title,
         )
 
-    async def execute(self, code: str, **options: Any) -> Any:
+    async def execute(self, /, code: str, **options: Any) -> Any:
         """Run a cell and give its value. Options are those of :meth:`run`.
 
         Raises:

@@ -9,6 +9,9 @@ cell's thread they hop, on every other thread they are what they were. A view wi
 would not do: futures know their loop by identity, so that ``gather``, ``as_completed`` or
 ``wait_for`` would find two different loops.
 
+A :class:`~isthmus.thread_aware_loop.ThreadAwareLoop` looks at the calling thread by itself, always,
+and nothing of it is replaced.
+
 What the thread starts, by ``create_task`` or ``call_soon``, begins to run when the thread awaits
 next or ends its cell, as in an async cell. Library functions rely on that: ``asyncio.gather`` would
 miss the failure of a task that ended before it has made its own future.
@@ -28,6 +31,7 @@ from typing import Any
 
 from isthmus.patches import Patch
 from isthmus.portal import crossing_here, run_sync
+from isthmus.thread_aware_loop import ThreadAwareLoop
 
 _HOPPING = (
     "add_reader",
@@ -93,7 +97,7 @@ class _SharedLoops:
                 self._patch_current_task()
             self._tasks[threading.get_ident()] = task
             self._users[loop] = self._users.get(loop, 0) + 1
-            if loop not in self._patches:
+            if loop not in self._patches and not isinstance(loop, ThreadAwareLoop):
                 replacements = {name: _hopping(getattr(loop, name)) for name in _HOPPING}
                 self._patches[loop] = Patch(loop, {**replacements, "call_soon": _call_soon(loop)})
 
@@ -108,7 +112,8 @@ class _SharedLoops:
             self._users[loop] -= 1
             if not self._users[loop]:
                 del self._users[loop]
-                self._patches.pop(loop).undo()
+                if loop in self._patches:
+                    self._patches.pop(loop).undo()
 
     def _patch_current_task(self) -> None:
         """CPython before 3.14 finds the current task by the loop alone, whatever the thread."""

@@ -33,6 +33,16 @@ def test_cells_share_a_namespace_over_all_contexts(run, script):
     assert done.stderr == ""
 
 
+def test_plain_calls_of_a_thread_cell_wake_the_loop(run, script):
+    source = (
+        "# %%\nimport threading\nevent, woken = asyncio.Event(), threading.Event()\n"
+        "async def wait():\n    await event.wait()\n    woken.set()\n"
+        "task = asyncio.create_task(wait())\n"
+        "# %% [thread]\nevent.set()\nwoken.wait(5)\n"
+    )
+    assert "\n=> True\n" in run(script(source)).stdout
+
+
 def test_every_context_runs_a_whole_script(run, script, context):
     source = "import threading\nawait asyncio.sleep(0)\nthreading.current_thread().name"
     done = run("--context", context, script(source))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
-from isthmus import CellResult, RequestedContext, Session
+from isthmus import CellResult, RequestedContext, Session, ThreadAwareLoop
 from isthmus.cli.channel import Channel
 from isthmus.cli.program import Program
 from isthmus.cli.report import Report, Tally
@@ -66,7 +66,7 @@ def run_program(program: Program, options: RunOptions, report: Report, out: Chan
         with (
             script_environment(program, options.arguments),
             stopped_by_ctrl_c(run),
-            asyncio.Runner() as runner,
+            asyncio.Runner(loop_factory=ThreadAwareLoop) as runner,
         ):
             status = runner.run(run.main())
             if run.stuck:  # the runner would wait for it for ever
