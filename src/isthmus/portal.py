@@ -109,7 +109,7 @@ class Runner(greenlet):
             portal, function = driver.switch()
 
 
-class _ThreadState(threading.local):
+class _ThreadState:
     """What one thread knows: like asyncio's own table of current tasks, it must be global.
 
     Attributes:
@@ -120,6 +120,8 @@ class _ThreadState(threading.local):
             greenlet that is dropped runs its ``finally`` blocks, which are the parent's to run.
     """
 
+    __slots__ = ("crossing", "idle", "inherited", "portals")
+
     def __init__(self) -> None:
         self.portals: dict[asyncio.Task[Any], Portal] = {}
         self.idle: list[Runner] = []
@@ -127,12 +129,19 @@ class _ThreadState(threading.local):
         self.inherited: list[object] = []
 
 
-_state = _ThreadState()
+class _Local(threading.local):
+    """One attribute, since each look at one is a look into a dict of the thread."""
+
+    def __init__(self) -> None:
+        self.state = _ThreadState()
+
+
+_local = _Local()
 
 
 def _forget_parent() -> None:
     """In a forked child: the loop that waits for this code's awaitables is not here any more."""
-    state = _state
+    state = _local.state
     if state.portals or state.crossing is not None:
         for portal in state.portals.values():
             portal.runner.portal = None
@@ -147,12 +156,12 @@ if hasattr(os, "register_at_fork"):
 
 def set_crossing(crossing: Crossing | None) -> None:
     """Say how ``run_sync`` in the calling thread reaches a loop."""
-    _state.crossing = crossing
+    _local.state.crossing = crossing
 
 
 def crossing_here() -> Crossing | None:
     """How the calling thread reaches a loop that runs elsewhere, or None."""
-    return _state.crossing
+    return _local.state.crossing
 
 
 def _new_runner() -> Runner:
@@ -168,10 +177,12 @@ def open_portal(function: Callable[[], Any], task: asyncio.Task[Any]) -> tuple[P
     The caller looks at ``portal.finished``. If it is false, *task* has to go on with
     :func:`drive_portal`; it need not be the task that runs now, only the current one meanwhile.
     """
-    idle = _state.idle
-    runner = idle.pop() if idle else _new_runner()
-    portal = runner.portal = _state.portals[task] = Portal(runner, task)
-    driver = portal.driver = runner.parent = getcurrent()
+    state = _local.state
+    runner = state.idle.pop() if state.idle else _new_runner()
+    portal = runner.portal = state.portals[task] = Portal(runner, task)
+    driver = portal.driver = getcurrent()
+    if runner.parent is not driver:  # to ask is a third of what setting costs
+        runner.parent = driver
     runner.gr_context = driver.gr_context  # a new greenlet has an empty context of its own
     trap = runner.switch(portal, function)
     if portal.finished:
@@ -181,7 +192,7 @@ def open_portal(function: Callable[[], Any], task: asyncio.Task[Any]) -> tuple[P
 
 def _close_portal(portal: Portal, task: asyncio.Task[Any]) -> None:
     """Take *portal* from its task, and keep its runner if it ended cleanly."""
-    state, runner = _state, portal.runner
+    state, runner = _local.state, portal.runner
     del state.portals[task]
     runner.portal = None
     del portal.task
@@ -255,7 +266,7 @@ async def outcome_in_portal(function: Callable[[], T]) -> tuple[T | None, BaseEx
     """
     task = asyncio.current_task()
     assert task is not None
-    outer = _state.portals.get(task)
+    outer = _local.state.portals.get(task)
     if outer is None:
         portal, trap = open_portal(function, task)
         if not portal.finished:
@@ -443,7 +454,7 @@ def _check_running(portal: Portal, awaitable: object) -> None:
 
 def _refuse_without_loop(awaitable: object) -> NoReturn:
     """Refuse in a thread in which no loop runs, and from which none can be reached."""
-    if _state.inherited:
+    if _local.state.inherited:
         _refuse(
             ForkedProcessError,
             awaitable,
@@ -482,7 +493,7 @@ def _portal_here(loop: asyncio.AbstractEventLoop, awaitable: object) -> Portal:
             "run_sync() cannot wait in a callback of the event loop, which would wait for itself: "
             "start a task instead, with asyncio.create_task()",
         )
-    portal = _state.portals.get(task)
+    portal = _local.state.portals.get(task)
     if portal is None:
         _refuse(
             ForeignTaskError,
@@ -506,7 +517,7 @@ def _crossing_here(awaitable: object) -> Crossing:
     Raises:
         CrossingError: None can be reached.
     """
-    crossing = _state.crossing
+    crossing = _local.state.crossing
     if crossing is None:
         job = current_job.get()
         if job is None:
@@ -537,7 +548,7 @@ def run_sync(awaitable: Awaitable[T]) -> T:
     runner = getcurrent()
     portal = runner.portal if type(runner) is Runner else None  # the usual case, without a look-up
     if portal is None or asyncio.current_task(portal.task.get_loop()) is not portal.task:
-        loop = _get_running_loop() if _state.crossing is None else None
+        loop = _get_running_loop() if _local.state.crossing is None else None
         if loop is None:
             return _crossing_here(awaitable).wait_in_loop(awaitable)  # type: ignore[no-any-return]
         portal = _portal_here(loop, awaitable)
@@ -546,7 +557,7 @@ def run_sync(awaitable: Awaitable[T]) -> T:
 
 def can_run_sync() -> bool:
     """Whether :func:`run_sync` would work here. Threads: any."""
-    loop = _get_running_loop() if _state.crossing is None else None
+    loop = _get_running_loop() if _local.state.crossing is None else None
     try:
         if loop is None:
             return _crossing_here(None).can_wait()
