@@ -190,6 +190,10 @@ REQUIREMENTS: dict[str, str] = {
         "timeout=: control returns at the deadline, for awaits, thread cells, and Python code "
         "on a main-thread loop."
     ),
+    "6.2-timeout-values": (
+        "A timeout is a number of seconds that is not negative, or None; all else is refused and "
+        "nothing is run. Infinity lifts the session's default."
+    ),
     "6.2-given-up": (
         "A cell that does not end when it is told to is given up: its thread or task is retired, "
         "and the home knows of it until its code has really ended."

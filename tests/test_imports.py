@@ -21,7 +21,16 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches"),
+    (
+        "errors",
+        "bindings",
+        "context_variables",
+        "deadlocks",
+        "durations",
+        "hooks",
+        "mailbox",
+        "patches",
+    ),
     ("blocking", "collector", "namespace", "prompt_future", "sources", "tracebacks"),
     ("mime",),
     ("events",),

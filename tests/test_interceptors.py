@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from isthmus import (
     Timeout,
 )
 from support import LoopThread
+
+requirement = pytest.mark.requirement
 
 
 async def add(number: int, *, step: int = 1) -> int:
@@ -230,3 +233,25 @@ async def test_journal(session: Session, context: Any) -> None:
     assert (last.session, last.cell, last.context) == ("session", number, context)
     assert last.duration >= 0
     assert last.wall_time > 1e9
+
+
+@requirement("6.2-timeout-values")
+@pytest.mark.parametrize(
+    ("make", "refusal"),
+    [
+        (lambda: Timeout(-1), ValueError),
+        (lambda: Timeout(float("nan")), ValueError),
+        (lambda: Timeout("1"), TypeError),
+        (lambda: Budget(seconds=-1), ValueError),
+        (lambda: Budget(seconds=True), TypeError),
+        (lambda: Budget(-1), ValueError),
+        (lambda: Budget("1"), TypeError),
+        (lambda: Budget(1.5), TypeError),
+        (lambda: Budget(True), TypeError),
+    ],
+)
+def test_bounds_that_are_none_are_refused(
+    make: Callable[[], object], refusal: type[Exception]
+) -> None:
+    with pytest.raises(refusal, match=r"seconds|calls"):
+        make()

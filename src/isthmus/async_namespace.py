@@ -20,6 +20,7 @@ from isthmus.blocking import blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
 from isthmus.displays import display
+from isthmus.durations import checked_seconds
 from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
 from isthmus.home import Home, call_if_alive
 from isthmus.hook_set import install_hooks
@@ -336,7 +337,8 @@ class AsyncNamespaceManager(NamespaceManager):
 
         Threads: any loop. Cancel: the coroutines go on; nothing is rebound.
         """
-        settled: SettledCoroutines = await self._on_home_loop(self.ledger.settle(timeout))
+        work = self.ledger.settle(checked_seconds(timeout, "timeout"))
+        settled: SettledCoroutines = await self._on_home_loop(work)
         return settled
 
     async def cleanup_coroutines(self, timeout: float = CLEAN_UP_SECONDS) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ class ExecutionContextBridge:
         """Run *run* in its context; its outcome is then in it.
 
         Arguments:
-            timeout: Seconds from now until control returns; None sets no bound.
+            timeout: Seconds from now until control returns, not negative; None sets no bound.
             concurrent: Beside the other cells instead of in order.
 
         Raises:
@@ -188,10 +188,10 @@ class ExecutionContextBridge:
             yield
             return
         run.deadline = time.perf_counter() + timeout
-        alarm = home.loop.call_later(max(timeout, 0), self._expire, home, run)
+        alarm = home.loop.call_later(timeout, self._expire, home, run)
         watched = home.on_main_thread and run.context != "thread"
         if watched:
-            main_thread_interrupts.watch(run, max(timeout, 0))
+            main_thread_interrupts.watch(run, timeout)
         try:
             yield
         finally:

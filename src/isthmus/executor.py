@@ -13,6 +13,7 @@ from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.cells import CompiledCell
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
+from isthmus.durations import checked_seconds
 from isthmus.events import (
     CellFinished,
     CellResult,
@@ -81,10 +82,12 @@ class AsyncExecutor:
 
         Arguments:
             code: The cell's source.
-            timeout: Seconds until control returns.
+            timeout: Seconds until control returns; None sets no bound.
 
         Raises:
             SyntaxError: *code* does not compile; nothing was run.
+            TypeError: *code* is not a ``str``, or *timeout* no number; nothing was run.
+            ValueError: *timeout* is negative or NaN; nothing was run.
             SessionClosedError: The namespace is closed.
             Exception: What the code raises.
             CellError: The code ended with something that must not reach the host as it is.
@@ -124,6 +127,8 @@ class AsyncExecutor:
         Raises:
             SessionClosedError: The namespace is closed.
             LoopError: The home loop does not run.
+            TypeError: *code* is not a ``str``, or *timeout* no number. Nothing was run.
+            ValueError: *timeout* is negative or NaN, or *context* is none. Nothing was run.
 
         Cancel: cancels the cell and waits for its end.
         """
@@ -143,13 +148,14 @@ class AsyncExecutor:
         title: str = "",
     ) -> CellRun:
         """Run *code* to its outcome; one that does not compile has its outcome at once."""
+        seconds = checked_seconds(timeout, "timeout")
         number = self.namespace.next_cell_number()
         try:
             run = self.bridge.prepare(code, context, number=number, filename=filename)
         except SyntaxError as error:
             return self._not_compiled(number, code, context, error, title)
         self._observe(run, title)
-        await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
+        await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
         self._tell_unfinished(run)
         return run
 
@@ -178,10 +184,11 @@ class AsyncExecutor:
 
         Cancel: cancels the call and waits for its end.
         """
+        seconds = checked_seconds(timeout, "timeout")
         call = Call(name, tuple(args), dict(kwargs or {}))
         run = self.bridge.prepare_call(call, context, number=self.namespace.next_cell_number())
         self._observe(run, title)
-        await self.bridge.run(run, timeout=timeout, concurrent=concurrent)
+        await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
         self._tell_unfinished(run)
         return run.result()
 

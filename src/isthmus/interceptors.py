@@ -30,6 +30,7 @@ from inspect import isawaitable, isclass
 from typing import Any, Literal
 
 from isthmus.colours import Colour
+from isthmus.durations import checked_seconds
 from isthmus.errors import BudgetExceeded, CapabilityRefused, CapabilityTimeout
 from isthmus.events import Context
 
@@ -148,12 +149,16 @@ class Timeout:
     Arguments:
         seconds: How long one call may take. Only what awaits can be cut short.
 
+    Raises:
+        TypeError: *seconds* is no number.
+        ValueError: *seconds* is negative or NaN.
+
     Raises, in the cell:
         CapabilityTimeout: The call took longer; the capability was cancelled.
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds = checked_seconds(seconds, "seconds")
 
     async def __call__(self, call: CapabilityCall, proceed: Proceed) -> Any:
         """Go on for as long as the call may take."""
@@ -175,6 +180,10 @@ class Budget:
         seconds: How long they may take in sum; None sets no bound. A call in flight is cut short
             when what was left at its start is spent.
 
+    Raises:
+        TypeError: *calls* is no whole number, or *seconds* no number.
+        ValueError: One of them is negative, or *seconds* NaN.
+
     Attributes:
         used_calls: How many were made.
         used_seconds: How long those that have ended took.
@@ -186,8 +195,8 @@ class Budget:
     """
 
     def __init__(self, calls: int | None = None, seconds: float | None = None) -> None:
-        self.calls = calls
-        self.seconds = seconds
+        self.calls = _checked_calls(calls)
+        self.seconds = checked_seconds(seconds, "seconds")
         self.used_calls = 0
         self.used_seconds = 0.0
         self._lock = threading.Lock()
@@ -224,6 +233,15 @@ class Budget:
         if self.seconds is not None:
             bounds.append(f"{self.seconds} s")
         return BudgetExceeded(f"{call.name}(): the budget of {' and '.join(bounds)} is spent")
+
+
+def _checked_calls(given: int | None) -> int | None:
+    """*given*, if it is a number of calls."""
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
+        raise TypeError(f"calls is a whole number or None, not {given!r}")
+    if given is not None and given < 0:
+        raise ValueError(f"calls is a number that is not negative, not {given!r}")
+    return given
 
 
 Outcome = Literal["returned", "raised", "cancelled"]

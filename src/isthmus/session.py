@@ -16,6 +16,7 @@ from typing import Any
 from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, running_loop
 from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import RequestedContext
+from isthmus.durations import checked_seconds
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult
 from isthmus.executor import AsyncExecutor, LateOutput
@@ -76,6 +77,10 @@ class Session:
         input: What ``input()`` is in cells, a sync or async function; a capability like others.
             Without one, ``input()`` raises :class:`NoInputError`.
 
+    Raises:
+        TypeError: *timeout* is no number of seconds, or one of the others is not what it must be.
+        ValueError: *timeout* is negative or NaN, or one of the others is none of its values.
+
     Threads: any running loop, for the methods that are awaited; they are done on the home loop.
     """
 
@@ -102,7 +107,7 @@ class Session:
             given["input"] = input
         self.name = name
         self.context: RequestedContext = context
-        self.timeout = timeout
+        self.timeout = checked_seconds(timeout, "timeout")
         self.manager = AsyncNamespaceManager(
             name,
             main=main,
@@ -140,7 +145,8 @@ class Session:
         Arguments:
             code: The cell's source.
             context: Where to run it; None for the session's default.
-            timeout: Seconds until control returns; None for the session's default.
+            timeout: Seconds until control returns; None for the session's default, and
+                ``float("inf")`` for no bound, whatever that is.
             concurrent: Beside the other cells instead of in order.
             filename: What tracebacks call the cell; None makes a name.
             title: A label for events.
@@ -148,6 +154,8 @@ class Session:
         Raises:
             SessionClosedError: The session is closed. Nothing was run.
             LoopError: The session's loop does not run.
+            TypeError: *code* is not a ``str``, or *timeout* no number. Nothing was run.
+            ValueError: *timeout* is negative or NaN, or *context* is none. Nothing was run.
 
         Cancel: cancels the cell, waits for its end, then goes on.
         """
@@ -195,7 +203,8 @@ class Session:
             kwargs: Its keyword arguments.
             context: Where to run it; None for the session's default. An async function runs on the
                 loop in all of them. ``"auto"`` is async for an async function, else thread.
-            timeout: Seconds until control returns; None for the session's default.
+            timeout: Seconds until control returns; None for the session's default, and
+                ``float("inf")`` for no bound, whatever that is.
             concurrent: Beside the cells instead of in order.
             title: A label for events.
 
@@ -206,6 +215,8 @@ class Session:
         Raises:
             SessionClosedError: The session is closed. Nothing was called.
             LoopError: The session's loop does not run.
+            TypeError: *name* is not a ``str``, or *timeout* no number. Nothing was called.
+            ValueError: *timeout* is negative or NaN, or *context* is none. Nothing was called.
 
         Cancel: cancels the call, waits for its end, then goes on.
         """

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -29,3 +32,49 @@ async def test_a_deadline_that_passes_before_the_loop_has_begun_the_cell_harms_n
     result = await asyncio.wait_for(running, WAIT_SECONDS)
     assert (result.status, result.stopped) == ("timeout", True), result
     assert (await session.run("await asyncio.sleep(0, 'on')", context=context)).value == "on"
+
+
+BAD_TIMEOUTS = [(math.nan, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError)]
+
+
+@requirement("6.2-timeout-values")
+@pytest.mark.parametrize(
+    ("timeout", "refusal"), BAD_TIMEOUTS, ids=["nan", "negative", "str", "bool"]
+)
+async def test_a_timeout_that_is_none_is_refused_before_anything_is_done(
+    session: Session, context: str, timeout: Any, refusal: type[Exception]
+) -> None:
+    await session.execute("def f(): ran.append(1)\nran = []")
+    loop_timers_fire = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.001, loop_timers_fire.set_result, None)
+    for attempt in (
+        session.run("f()", context=context, timeout=timeout),
+        session.run("await asyncio.sleep(0)", context=context, timeout=timeout),
+        session.run_call("f", context=context, timeout=timeout),
+        session.executor.execute("f()", timeout=timeout),
+        session.await_pending_coroutines(timeout=timeout),
+    ):
+        with pytest.raises(refusal, match="timeout"):
+            await attempt
+    with pytest.raises(refusal, match="timeout"):
+        Session(timeout=timeout)
+    assert session.namespace["ran"] == []
+    await asyncio.wait_for(loop_timers_fire, WAIT_SECONDS)
+    assert (await session.run("f()", context=context)).cell == 2
+
+
+@requirement("6.2-timeout-values")
+async def test_infinity_lifts_the_timeout_of_the_session(
+    make_session: Callable[..., Session], context: str
+) -> None:
+    session = make_session(timeout=0.01)
+    go = asyncio.Event()
+    session.update_namespace({"go": go})
+    running = asyncio.ensure_future(
+        session.run("await go.wait()", context=context, timeout=math.inf)
+    )
+    bounded = await session.run("await asyncio.Event().wait()", context=context, concurrent=True)
+    assert bounded.status == "timeout"
+    assert not running.done()
+    go.set()
+    assert (await running).value is True
