@@ -32,6 +32,27 @@ REQUIREMENTS: dict[str, str] = {
     ),
     "2.5-snapshot": "snapshot() is a shallow copy.",
     "2.5-cells": "Ordered cells never overlap and lose no update; concurrent ones can.",
+    "2.5-atomic": (
+        "A cell with atomic=True is atomic against its own failure: on error, cancel, timeout and "
+        "interrupt every name whose value differs is put back, in every context; objects mutated "
+        "in place are not. The result and the event say so."
+    ),
+    "2.5-atomic-others": (
+        "What another cell or the host wrote meanwhile stays: cells that have ended, nested ones, "
+        "cells that still run; written over by the failing cell, it is what is put back."
+    ),
+    "2.5-atomic-given-up": (
+        "An atomic cell that is given up is rolled back when control returns, and what it writes "
+        "later is its own; one that ends at that moment has one outcome."
+    ),
+    "2.5-atomic-coroutines": (
+        "Coroutines that a failed atomic cell has bound are closed unless somebody holds them; the "
+        "registers of coroutines and functions are what they were."
+    ),
+    "2.5-atomic-lock": (
+        "A roll-back is all or nothing against snapshots and updates; no object is dropped under "
+        "the lock."
+    ),
     # three contexts
     "3.1-one-language": (
         "Top-level await, async for, async with and async comprehensions mean the same in all "

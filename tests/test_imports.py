@@ -21,17 +21,9 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    (
-        "errors",
-        "bindings",
-        "context_variables",
-        "deadlocks",
-        "durations",
-        "hooks",
-        "mailbox",
-        "patches",
-    ),
-    ("blocking", "collector", "namespace", "prompt_future", "sources", "tracebacks"),
+    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches"),
+    ("blocking", "collector", "durations", "namespace", "prompt_future", "sources"),
+    ("rollback", "tracebacks"),
     ("mime",),
     ("events",),
     ("cells", "jobs", "namespace_view", "queue_transport", "run_scope"),

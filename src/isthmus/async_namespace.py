@@ -29,6 +29,7 @@ from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
 from isthmus.loop_calls import call_on_loop, spawn
 from isthmus.namespace import NamespaceManager
 from isthmus.portal import run_sync
+from isthmus.rollback import Undone
 from isthmus.sources import SourceBook
 
 CLEAN_UP_SECONDS = 1.0
@@ -223,6 +224,12 @@ class AsyncNamespaceManager(NamespaceManager):
         """
         super().delete(name, source_context)
         self.note_functions((name,))
+        self.ledger.forget_unheld()
+
+    def forget_undone(self, undone: Undone) -> None:
+        """Keep the registers of functions and coroutines true after a roll-back."""
+        self.note_functions(undone.held)
+        self.ledger.close_unheld(undone.held)
         self.ledger.forget_unheld()
 
     def _take_found(self, found: dict[str, Any]) -> None:

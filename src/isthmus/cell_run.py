@@ -66,6 +66,8 @@ class CellRun(Job):
         told: Whether the observer wants to hear of the start.
         title: A label for events.
         value_is_bound: The value counts as bound to ``_``.
+        atomic: What it has bound and deleted is put back when it fails.
+        rolled_back: The names that were put back; None unless it was rolled back.
     """
 
     observer: CellObserver | None = None
@@ -73,6 +75,8 @@ class CellRun(Job):
     may_bind_more = False
     title = ""
     value_is_bound = True
+    atomic = False
+    rolled_back: tuple[str, ...] | None = None
     value: Any = None
     error: BaseException | None = None
     evaluated = False
@@ -100,6 +104,9 @@ class CellRun(Job):
         try:
             if self.told and self.observer is not None:
                 self.observer.cell_started(self)
+            if self.atomic:
+                with self.manager.lock:
+                    self.manager.rollbacks.begin(self)
             self.value = self._run_awaiting() if self.cell.awaits else self._run_code()
             while self.children:  # cells that the code has started and that still run
                 run_sync(_ended(self.children))
@@ -114,7 +121,10 @@ class CellRun(Job):
     def _finish(self) -> None:
         """What follows the code, in the cell's context still."""
         self.duration = time.perf_counter() - self.started
-        self.evaluated = True
+        if self.manager.rollbacks.copies:  # it is atomic, or beside a cell that is
+            self._settle()
+        else:
+            self.evaluated = True
         if self.error is not None:
             trim(self.error)
         if self.cell.defines_global:
@@ -140,6 +150,44 @@ class CellRun(Job):
             return self._run_code()
         except StopIteration as error:  # PEP 479: no coroutine lets it out
             raise RuntimeError("coroutine raised StopIteration") from error
+
+    # -- being atomic, or beside a cell that is ---------------------------------------------------
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names that its code shows to be bound or deleted by it."""
+        return frozenset((*self.cell.bound, *self.cell.deleted))
+
+    def _settle(self) -> None:
+        """Roll an atomic cell back that has failed; else tell other atomic cells what it has done.
+
+        From here on the outcome is known: whoever finds no copy to roll back to sees it as well.
+        """
+        self.manager.restore_module_names()
+        if self.atomic and self.error is not None:
+            self.evaluated = True
+            if self._roll_back():
+                return
+        with self.manager.lock:
+            self.evaluated = True
+            dropped = self.manager.rollbacks.leave(self)
+        del dropped  # a __del__ runs here, outside the lock
+
+    def _roll_back(self) -> bool:
+        """Undo what an atomic cell has done, once; whether there was a copy to roll back to."""
+        beside = [it for it in self.owner.beside(self) if isinstance(it, CellRun)]
+        running = [it for it in beside if it.started and not it.evaluated]
+        with self.manager.lock:
+            undone = self.manager.rollbacks.roll_back(self, running)
+        if undone is not None:
+            self.manager.forget_undone(undone)
+        return undone is not None
+
+    def give_up(self) -> None:
+        """Roll an atomic cell back as control leaves it: what it writes from now on is its own."""
+        super().give_up()
+        if self.atomic and self._roll_back():
+            self.error = asyncio.CancelledError(f"cell {self.number} is still running")
 
     # -- output ------------------------------------------------------------------------------
 
@@ -179,6 +227,8 @@ class CellRun(Job):
     @property
     def exact(self) -> bool:
         """Whether the names bound and deleted are known from the code, which ran to its end."""
+        if self.rolled_back is not None:
+            return not self.abandoned
         return self.cell.exact and not self.may_bind_more and self.error is None
 
     def unwrap(self) -> Any:
@@ -209,6 +259,7 @@ class CellRun(Job):
             adopted=self.adopted,
             duration=self.duration,
             stopped=not self.abandoned,
+            rolled_back=self.rolled_back or (),
         )
         if output is not None:
             output.forget()
@@ -233,11 +284,15 @@ class CellRun(Job):
         return self.deadline is not None and end >= self.deadline - CLOCK_SLACK_SECONDS
 
     def names_bound(self) -> tuple[str, ...]:
-        """Names that the code can bind and that are there now."""
+        """Names that the code can bind and that are there now; none after a roll-back."""
+        if self.rolled_back is not None:
+            return ()
         mapping = self.manager.namespace
         return tuple(name for name in self.cell.bound if name in mapping)
 
     def names_deleted(self) -> tuple[str, ...]:
-        """Names that the code can delete and that are not there now."""
+        """Names that the code can delete and that are not there now; none after a roll-back."""
+        if self.rolled_back is not None:
+            return ()
         mapping = self.manager.namespace
         return tuple(name for name in self.cell.deleted if name not in mapping)

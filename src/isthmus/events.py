@@ -78,7 +78,8 @@ class CellFinished(Event, frozen=True, tag=True):
 
     *error* is the exception's type name, *message* its text and *traceback* the formatted
     traceback without frames of this package. *duration* is in seconds. *mime* is the value in its
-    other forms, where it has any and the transport has asked for them.
+    other forms, where it has any and the transport has asked for them. *rolled_back* lists what the
+    failure of an atomic cell has put back; *bound* and *deleted* are then empty.
     """
 
     status: Status
@@ -93,6 +94,7 @@ class CellFinished(Event, frozen=True, tag=True):
     adopted: tuple[str, ...] = ()
     stopped: bool = True
     mime: MimeBundle | None = None
+    rolled_back: tuple[str, ...] = ()
 
 
 class NamespaceUpdated(Event, frozen=True, tag=True):
@@ -129,13 +131,15 @@ class CellResult:
         stdout: What it wrote, up to the session's bound.
         stderr: The same for ``sys.stderr``.
         displays: What it has shown with ``display()``, up to the same bound.
-        bound: Names that it bound, sorted.
-        deleted: Names that it deleted, sorted.
-        exact: False where the cell can bind names that a look at its code does not show.
+        bound: Names that it bound, sorted; none after a roll-back.
+        deleted: Names that it deleted, sorted; none after a roll-back.
+        exact: False where the cell can bind names that a look at its code does not show. A cell
+            that was rolled back has bound nothing, which is exact unless it is still running.
         adopted: Names whose coroutines became tasks at its end.
         duration: Seconds from the start of its code to its outcome.
         stopped: False where control came back while its code goes on running.
         filename: What tracebacks call the cell.
+        rolled_back: Names that the failure of an atomic cell has put back, sorted.
     """
 
     cell: int
@@ -153,6 +157,7 @@ class CellResult:
     adopted: tuple[str, ...] = ()
     duration: float = 0.0
     stopped: bool = True
+    rolled_back: tuple[str, ...] = ()
 
     @property
     def traceback(self) -> str | None:

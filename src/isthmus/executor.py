@@ -111,6 +111,7 @@ class AsyncExecutor:
         context: RequestedContext = "async",
         timeout: float | None = None,
         concurrent: bool = False,
+        atomic: bool = False,
         filename: str | None = None,
         title: str = "",
     ) -> CellResult:
@@ -121,6 +122,8 @@ class AsyncExecutor:
             context: Where to run it; ``"auto"`` is async when the code awaits, else thread.
             timeout: Seconds until control returns; None sets no bound.
             concurrent: Beside the session's other cells instead of in order.
+            atomic: When it fails, put every name back that has changed, but for those that others
+                wrote meanwhile. Such a cell copies the namespace at its start.
             filename: What tracebacks call the cell; None makes a name.
             title: A label for events.
 
@@ -133,7 +136,13 @@ class AsyncExecutor:
         Cancel: cancels the cell and waits for its end.
         """
         run = await self._run(
-            code, context, timeout, concurrent=concurrent, filename=filename, title=title
+            code,
+            context,
+            timeout,
+            concurrent=concurrent,
+            atomic=atomic,
+            filename=filename,
+            title=title,
         )
         return run.result()
 
@@ -144,6 +153,7 @@ class AsyncExecutor:
         timeout: float | None,
         *,
         concurrent: bool = False,
+        atomic: bool = False,
         filename: str | None = None,
         title: str = "",
     ) -> CellRun:
@@ -154,6 +164,8 @@ class AsyncExecutor:
             run = self.bridge.prepare(code, context, number=number, filename=filename)
         except SyntaxError as error:
             return self._not_compiled(number, code, context, error, title)
+        if atomic:
+            run.atomic = True
         self._observe(run, title)
         await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
         self._tell_unfinished(run)
@@ -168,6 +180,7 @@ class AsyncExecutor:
         context: RequestedContext = "async",
         timeout: float | None = None,
         concurrent: bool = False,
+        atomic: bool = False,
         title: str = "",
     ) -> CellResult:
         """Call the function *name* and give the full result, errors of the function included.
@@ -187,6 +200,7 @@ class AsyncExecutor:
         seconds = checked_seconds(timeout, "timeout")
         call = Call(name, tuple(args), dict(kwargs or {}))
         run = self.bridge.prepare_call(call, context, number=self.namespace.next_cell_number())
+        run.atomic = atomic
         self._observe(run, title)
         await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
         self._tell_unfinished(run)
@@ -254,6 +268,8 @@ class AsyncExecutor:
             run.output = None  # its tasks and threads have to ask from now on
 
     def _settle(self, run: CellRun) -> None:
+        if run.rolled_back is not None:
+            return
         value = run.value if run.value_is_bound else None
         run.adopted = self.synchronizer.sync_after_execution(run.context, run.cell.bound, value)
         if "_" in run.adopted and run.value is not None:
@@ -307,6 +323,7 @@ class AsyncExecutor:
             adopted=run.adopted,
             stopped=not run.abandoned,
             mime=mime,
+            rolled_back=run.rolled_back or (),
         )
 
     # -- what happens beside cells -----------------------------------------------------------------

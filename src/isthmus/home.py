@@ -113,6 +113,14 @@ class Home:
         running = [self.running] if self.running is not None else []
         return [*running, *self.in_thread, *self.aside, *self.queue]
 
+    def beside(self, job: Job) -> list[Job]:
+        """Jobs whose code may run now and does not wait for *job*: given up ones too. Threads: any.
+
+        Whoever started *job* in its own task waits for it.
+        """
+        waiting = {it.parent for it in _ancestry(job) if it.parent and it.task is it.parent.task}
+        return [it for it in (*self.jobs(), *self.given_up) if it is not job and it not in waiting]
+
     # -- starting jobs -----------------------------------------------------------------------
 
     def enqueue(self, job: Job) -> None:
@@ -346,7 +354,7 @@ class Home:
             self.in_thread.clear()
         elif job.context == "thread" and job.mailbox is not None:
             job.mailbox.put(None)
-        job.abandoned = True
+        job.give_up()
         self.given_up.add(job)
         self._leave(job)
 
@@ -388,7 +396,7 @@ class Home:
             return  # what still runs, a thread cell that has closed the session, ends by itself
         self.close("the event loop is shutting down")
         for job in self.jobs():
-            job.abandoned = True
+            job.give_up()
             job.end()
         if self._on_shutdown is not None:
             self._on_shutdown()

@@ -70,6 +70,9 @@ class JobOwner(Protocol):
     def crossing(self) -> Crossing:
         """The way to the loop, for one wait of a thread that belongs to no job. Threads: any."""
 
+    def beside(self, job: Job) -> list[Job]:
+        """Jobs whose code may run now and does not wait for *job*. Threads: any."""
+
     def ended(self, job: Job) -> None:
         """*job* has run."""
 
@@ -174,6 +177,10 @@ class Job:
             if self.state == "ended":
                 self.done.set_result(None)
         return self.done
+
+    def give_up(self) -> None:
+        """Control goes back to the caller while the code runs on. Threads: the loop's."""
+        self.abandoned = True
 
     def end(self) -> None:
         """Mark the job as ended and wake whoever waits for it. Threads: the loop's."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import Context
 from itertools import islice
 from typing import Any, Literal, TypeGuard
@@ -109,6 +109,11 @@ def _items(value: object, path: str) -> Iterator[tuple[str, Any]]:
             yield f"{path}{{…}}", item
 
 
+def _coroutines_of(value: object, path: str) -> list[Any]:
+    """*value* itself if it is a coroutine, else those that it contains."""
+    return [value] if is_coroutine(value) else [it for _, it in coroutines_within(value, path)]
+
+
 def has_succeeded(it: object) -> TypeGuard[asyncio.Task[Any]]:
     """Whether *it* is a task that has ended with a result."""
     done = isinstance(it, asyncio.Task) and it.done() and not it.cancelled()
@@ -198,11 +203,33 @@ class CoroutineLedger:
             self.take({n: it for n, it in waiting.items() if is_untouched(it)}, loop, context)
 
     def forget_unheld(self) -> None:
-        """Drop finished tasks that have succeeded and that no name holds any more."""
+        """Drop finished tasks that have succeeded and that no name holds, or may hold again."""
         mapping = self._manager.namespace
         for name, task in list(self.pending.items()):
-            if mapping.get(name) is not task and has_succeeded(task):
+            unheld = mapping.get(name) is not task and has_succeeded(task)
+            if unheld and not self._manager.may_restore(name, task):
                 self.pending.pop(name, None)  # another thread may be at it too
+
+    def close_unheld(self, values: Mapping[str, Any]) -> None:
+        """Close those coroutines in *values*, by what were their names, that are left to nobody.
+
+        They never started, no name holds them any more, and no earlier cell has left them behind.
+        In containers they are found as far as :meth:`found_in` finds them.
+        """
+        found = [
+            (value, coroutine)
+            for name, value in values.items()
+            for coroutine in _coroutines_of(value, name)
+            if is_untouched(coroutine)
+        ]
+        if not found:
+            return
+        recorded = [reference() for reference in self.recorded.valuerefs()]
+        held = (*self._manager.namespace.copy().values(), *self.pending.values(), *recorded)
+        kept = {id(it) for it in held}
+        for value, coroutine in found:
+            if kept.isdisjoint((id(value), id(coroutine))):
+                coroutine.close()
 
     def _settled(self, name: str, task: asyncio.Task[Any]) -> None:
         """An adopted coroutine has ended: say so, once; forget it when no name holds it."""

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.errors import ReservedNameError, UnknownNameError
+from isthmus.rollback import Rollbacks
 
 RESERVED_NAMES = frozenset({"__builtins__", "__name__", "__loader__", "__spec__", "__package__"})
 """What makes the mapping a module's: the host cannot rebind these."""
@@ -117,6 +118,7 @@ class NamespaceManager:
     Attributes:
         namespace: The live mapping itself; its identity never changes.
         module: The module that it belongs to.
+        rollbacks: The atomic cells that run in it.
 
     Threads: any, for every method.
     """
@@ -132,7 +134,7 @@ class NamespaceManager:
         self.module_name = self.module.__name__
         self._lock = (
             threading.RLock()
-        )  # guards: multi-name changes of the mapping, _value_in_history
+        )  # guards: multi-name changes of the mapping, _value_in_history, rollbacks
         self._prelude: dict[str, Any] = dict(vars(builtins))
         self._runtime_names: dict[str, Any] = {}
         self._capabilities: dict[str, Callable[..., Any]] = {}
@@ -141,6 +143,7 @@ class NamespaceManager:
         self.namespace: dict[str, Any] = vars(self.module)
         self.namespace["__builtins__"] = self._prelude
         self.namespace["asyncio"] = asyncio
+        self.rollbacks = Rollbacks(self.namespace)
         self._remove = weakref.finalize(
             self, _remove_module, self.module_name, self.module, replaced
         )
@@ -173,6 +176,8 @@ class NamespaceManager:
             replaced = [mapping.get(name) for name, _ in checked]
             for name, value in checked:
                 mapping[name] = value
+            if self.rollbacks.copies:
+                replaced += self.rollbacks.note(name for name, _ in checked)
         del replaced  # a __del__ of a replaced value runs here, outside the lock
         names = tuple(name for name, _ in checked)
         _log.debug("%s binds %s in %r", source_context, ", ".join(names), self.name)
@@ -222,8 +227,10 @@ class NamespaceManager:
         """
         _refuse_reserved(name, "deleted")
         with self._lock:
-            deleted = self.get(name)
+            deleted = [self.get(name)]
             del self.namespace[name]
+            if self.rollbacks.copies:
+                deleted += self.rollbacks.note((name,))
         del deleted  # its __del__ runs here, outside the lock
         _log.debug("%s deletes %s in %r", source_context, name, self.name)
         for listener in self._listeners:
@@ -338,11 +345,14 @@ class NamespaceManager:
             kept = mapping.get("_", self._value_in_history) is not self._value_in_history
             if kept:
                 return
-            older = mapping.get("_"), mapping.get("__")
-            for name, moved in zip(_HISTORY_NAMES, (value, *older), strict=True):
+            older: tuple[Any, ...] = mapping.get("_"), mapping.get("__"), mapping.get("___")
+            for name, moved in zip(_HISTORY_NAMES, (value, *older), strict=False):
                 if moved is not None:
                     mapping[name] = moved
+            if self.rollbacks.copies:
+                older += (*self.rollbacks.note(_HISTORY_NAMES),)
             self._value_in_history = value
+        del older  # the __del__ of what was in ___ runs here, outside the lock
 
     def keep_underscore(self) -> None:
         """A cell has bound ``_``: leave it alone from now on, until it is deleted."""
@@ -356,7 +366,16 @@ class NamespaceManager:
                 self.namespace[name] = new
                 if self._value_in_history is old:
                     self._value_in_history = new
+            if self.rollbacks.copies:
+                self.rollbacks.replace(name, old, new)
         return held
+
+    def may_restore(self, name: str, value: object) -> bool:
+        """Whether the failure of a cell that runs would bind *name* to *value*. Threads: any."""
+        if not self.rollbacks.copies:
+            return False
+        with self._lock:
+            return self.rollbacks.would_bind(name, value)
 
     def close(self) -> None:
         """Take the module out of ``sys.modules``. Idempotent. The mapping is left to its users."""

@@ -208,8 +208,9 @@ def _close_portal(portal: Portal, task: asyncio.Task[Any]) -> None:
 
 def end_idle_runners() -> None:
     """Let the runners kept by the calling thread, which is about to end, end before it."""
-    while _state.idle:
-        runner = _state.idle.pop()
+    idle = _local.state.idle
+    while idle:
+        runner = idle.pop()
         runner.parent = getcurrent()
         runner.switch(None, None)
 

@@ -137,6 +137,7 @@ class Session:
         context: RequestedContext | None = None,
         timeout: float | None = None,
         concurrent: bool = False,
+        atomic: bool = False,
         filename: str | None = None,
         title: str = "",
     ) -> CellResult:
@@ -148,6 +149,10 @@ class Session:
             timeout: Seconds until control returns; None for the session's default, and
                 ``float("inf")`` for no bound, whatever that is.
             concurrent: Beside the other cells instead of in order.
+            atomic: When it fails (by an error, a cancellation, its timeout, an interrupt), put back
+                every name that has changed, but for those that others wrote meanwhile; objects that
+                were changed in place stay so. Such a cell copies the namespace at its start. See
+                docs/concurrency.md.
             filename: What tracebacks call the cell; None makes a name.
             title: A label for events.
 
@@ -165,6 +170,7 @@ class Session:
             context=self.context if context is None else context,
             timeout=self.timeout if timeout is None else timeout,
             concurrent=concurrent,
+            atomic=atomic,
             filename=filename,
             title=title,
         )
@@ -187,6 +193,7 @@ class Session:
         context: RequestedContext | None = None,
         timeout: float | None = None,
         concurrent: bool = False,
+        atomic: bool = False,
         title: str = "",
     ) -> CellResult:
         """Call the function *name* and give the result, with its error if it failed.
@@ -206,6 +213,7 @@ class Session:
             timeout: Seconds until control returns; None for the session's default, and
                 ``float("inf")`` for no bound, whatever that is.
             concurrent: Beside the cells instead of in order.
+            atomic: When it fails, put names back as :meth:`run` does.
             title: A label for events.
 
         Returns:
@@ -228,6 +236,7 @@ class Session:
             context=self.context if context is None else context,
             timeout=self.timeout if timeout is None else timeout,
             concurrent=concurrent,
+            atomic=atomic,
             title=title,
         )
 
