@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks.cells import cells, namespace_size
+from benchmarks.cells import atomic_cells, cells, namespace_size
 from benchmarks.crossing import crossing
 from benchmarks.measure import Figure, table
 from benchmarks.memory import idle_session
@@ -18,7 +18,7 @@ from benchmarks.stalls import longest_stall
 
 GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
     "memory": (idle_session,),
-    "cells": (cells, namespace_size),
+    "cells": (cells, namespace_size, atomic_cells),
     "crossing": (crossing, longest_stall),
     "output": (output,),
 }

@@ -13,6 +13,7 @@ from isthmus import AsyncExecutor, AsyncNamespaceManager
 COUNT = 40
 BURST = 100
 NAMES = 1_000_000
+NAMES_TO_COPY = 100_000
 
 Operation = Callable[[], Awaitable[object]]
 
@@ -149,4 +150,52 @@ async def _size_figures(small: AsyncExecutor, large: AsyncExecutor, rounds: int)
                 f"{one / other:.2f} × floor",
             )
         )
+    return figures
+
+
+async def atomic_cells(rounds: int) -> list[Figure]:
+    """Atomic cells, against a copy of the namespace and the same cells without one."""
+    manager = AsyncNamespaceManager("atomic")
+    manager.namespace.update({f"name_{number}": number for number in range(NAMES_TO_COPY)})
+    try:
+        samples = await _atomic_samples(AsyncExecutor(manager), rounds)
+    finally:
+        manager.close()
+    return _atomic_figures(samples)
+
+
+async def _atomic_samples(executor: AsyncExecutor, rounds: int) -> Samples:
+    namespace, fails = executor.namespace.namespace, "x = 1; missing"
+
+    async def copy() -> None:
+        dict(namespace)
+
+    async def compare() -> None:
+        other = namespace.copy()
+        [name for name, value in other.items() if value is not namespace[name]]
+
+    return await interleaved(
+        {
+            "copy": _case(copy, 20),
+            "compare": _case(compare, 5),
+            "plain": _case(lambda: executor.run("x = 1"), 100),
+            "atomic": _case(lambda: executor.run("x = 1", atomic=True), 20),
+            "failing": _case(lambda: executor.run(fails), 100),
+            "rolled back": _case(lambda: executor.run(fails, atomic=True), 5),
+        },
+        rounds,
+    )
+
+
+def _atomic_figures(samples: Samples) -> list[Figure]:
+    us = samples.median
+    figures = []
+    for kind, atomic, plain, floor, words, allowed in (
+        ("atomic cell", "atomic", "plain", "copy", "one `dict(namespace)`", 1.5),
+        ("the same, failing", "rolled back", "failing", "compare", "a look at each name", 2.5),
+    ):
+        over = (us(atomic) - us(plain)) / us(floor)
+        name = f"{kind}, {NAMES_TO_COPY:,} names"
+        limit = us(plain) + allowed * us(floor)
+        figures.append(Figure(name, us(atomic), limit, words, f"a cell + {over:.2f} × floor"))
     return figures

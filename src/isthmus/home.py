@@ -118,7 +118,7 @@ class Home:
 
         Whoever started *job* in its own task waits for it.
         """
-        waiting = {it.parent for it in _ancestry(job) if it.parent and it.task is it.parent.task}
+        waiting = {it.parent for it in ancestry(job) if it.parent and it.task is it.parent.task}
         return [it for it in (*self.jobs(), *self.given_up) if it is not job and it not in waiting]
 
     # -- starting jobs -----------------------------------------------------------------------
