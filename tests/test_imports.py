@@ -21,9 +21,9 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bindings", "context_variables", "deadlocks", "hooks", "mailbox", "patches"),
-    ("blocking", "collector", "durations", "namespace", "prompt_future", "sources"),
-    ("rollback", "tracebacks"),
+    ("errors", "bindings", "context_variables", "deadlocks", "durations", "hooks", "rollback"),
+    ("blocking", "collector", "mailbox", "namespace", "patches", "sources", "tracebacks"),
+    ("prompt_future",),
     ("mime",),
     ("events",),
     ("cells", "jobs", "namespace_view", "queue_transport", "run_scope"),

@@ -268,12 +268,11 @@ class AsyncExecutor:
             run.output = None  # its tasks and threads have to ask from now on
 
     def _settle(self, run: CellRun) -> None:
-        if run.rolled_back is not None:
-            return
-        value = run.value if run.value_is_bound else None
-        run.adopted = self.synchronizer.sync_after_execution(run.context, run.cell.bound, value)
-        if "_" in run.adopted and run.value is not None:
-            run.value = self.namespace.namespace["_"]
+        if run.rolled_back is None:
+            value = run.value if run.value_is_bound else None
+            run.adopted = self.synchronizer.sync_after_execution(run.context, run.cell.bound, value)
+            if "_" in run.adopted and run.value is not None:
+                run.value = self.namespace.namespace["_"]
         if self.emitter.active:
             self._emit_finished(run)
         else:
