@@ -71,7 +71,7 @@ async def output(rounds: int) -> list[Figure]:
         ),
         _figure("the same with a transport", lines.median("sent"), file, 3, words),
         _figure(
-            "cell `x = 1`, output routed", cells.median("on"), off, 1.1, "the same without hooks"
+            "cell `x = 1`, output routed", cells.median("on"), off, 1.15, "the same without hooks"
         ),
         _figure("cell that prints one line", cells.median("prints"), off, 2, "cell `x = 1`"),
     ]
