@@ -132,6 +132,10 @@ REQUIREMENTS: dict[str, str] = {
         "A portal belongs to one task; errors move as values with their traceback; a destroyed "
         "task's cell gets GeneratorExit and no more waits."
     ),
+    "4.1-debuggers": (
+        "sys.settrace, sys.setprofile, sys.monitoring, coverage and debuggers are left working "
+        "over run_sync."
+    ),
     "4.2-async-functions": (
         "Async functions stay what they are, persist, and are called from every context."
     ),

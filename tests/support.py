@@ -235,6 +235,13 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+def in_threads(*functions: Callable[[], Any]) -> list[Any]:
+    """What *functions* give, each called in a thread of its own."""
+    with ThreadPoolExecutor(len(functions)) as pool:
+        futures = [pool.submit(function) for function in functions]
+        return [future.result(WAIT_SECONDS) for future in futures]
+
+
 class LoopThread:
     """An event loop in a thread of its own, as a host with several loops has it."""
 
@@ -293,7 +300,11 @@ class ChildResult:
 
 
 def run_in_child(
-    program: str, *arguments: str, seconds: float = 20.0, interrupt_at: str | None = None
+    program: str,
+    *arguments: str,
+    seconds: float = 20.0,
+    interrupt_at: str | None = None,
+    stdin: str | None = None,
 ) -> ChildResult:
     """Run *program* in a Python of its own, which is killed at the deadline.
 
@@ -301,11 +312,13 @@ def run_in_child(
         program: Its source.
         seconds: The deadline; missing it fails the test.
         interrupt_at: Send ``SIGINT`` once this line was printed.
+        stdin: What it reads; by default it has what this process has.
     """
     command = [sys.executable, "-X", "faulthandler", "-c", cell(program), *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command,
+        stdin=None if stdin is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -320,7 +333,7 @@ def run_in_child(
                     child.send_signal(signal.SIGINT)
                     break
         try:
-            stdout, stderr = child.communicate(timeout=seconds)
+            stdout, stderr = child.communicate(stdin, timeout=seconds)
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGABRT)  # faulthandler prints where every thread stands
             stdout, stderr = child.communicate()
