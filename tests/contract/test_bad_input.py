@@ -389,7 +389,7 @@ async def test_a_destructor_that_raises_does_not_change_the_outcome(
 
 
 @requirement("bad-options")
-@pytest.mark.parametrize("timeout", [0, -1, 0.0])
+@pytest.mark.parametrize("timeout", [0, 0.0])
 async def test_a_timeout_of_nothing_returns_at_once(survivor: Survivor, timeout: float) -> None:
     result = await survivor("await asyncio.sleep(30)", timeout=timeout)
     assert result.status == "timeout"
