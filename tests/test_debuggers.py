@@ -11,7 +11,7 @@ import pytest
 from isthmus import Session
 from support import cell, run_in_child
 
-pytestmark = pytest.mark.requirement("4.1-debuggers")
+requirement = pytest.mark.requirement
 
 PROGRAM = """
 import asyncio, sys
@@ -69,6 +69,7 @@ def debug(context: str, code: str, *commands: str) -> tuple[list[tuple[str, str]
 # -- pdb ---------------------------------------------------------------------------------------
 
 
+@requirement("4.1-debuggers")
 def test_pdb_steps_over_run_sync_to_the_next_line(context: str) -> None:
     at_prompt = "p run_sync(asyncio.sleep(0.01, 'at the prompt'))"
     commands = [*STOP_IN_WORK, "n", at_prompt, "n", *WALK_UP, "c"]
