@@ -68,6 +68,9 @@ def intercepted_calls(count):
     return (perf_counter() - start) / count
 """
 
+HOST_ALLOWED = 1.08
+"""How much a session may slow down the loop of its host, as a ratio; from the air."""
+
 AWAITING_CELL = f"for _ in range({AWAITS}): await asyncio.sleep(0)"
 
 
@@ -165,20 +168,28 @@ def _threadsafe_case(loop: LoopThread) -> Case:
     return lambda: asyncio.to_thread(threadsafe_calls, nothing, loop.loop, THREAD_CALLS)
 
 
+async def _turns() -> None:
+    for _ in range(CALLS):
+        await asyncio.sleep(0)
+
+
 async def crossing(rounds: int) -> list[Figure]:
     """Crossings against their floors."""
     async with AsyncExitStack() as stack:
-        session = _Session()
+        session, plain = _Session(), stack.enter_context(LoopThread())
         await session.open()
         stack.push_async_callback(session.close)
+        turns = _long_case(_turns)
         cases = {
             **_cases(session),
-            "threadsafe": _threadsafe_case(stack.enter_context(LoopThread())),
+            "threadsafe": _threadsafe_case(plain),
+            "turns": lambda: plain.wait(turns()),
+            "turns of host": turns,
         }
         if EAGER_FACTORY is not None:
             cases |= await _eager_cases(stack)
         samples = await interleaved(cases, SHORT_ROUNDS * rounds)
-    return [*_figures(samples), *_thread_figures(samples)]
+    return [*_figures(samples), *_thread_figures(samples), _host_figure(samples)]
 
 
 def _cases(session: _Session) -> dict[str, Case]:
@@ -255,3 +266,9 @@ def _thread_figures(samples: Samples) -> list[Figure]:
             _by_ratio("the same, eager loop", eager, floor_eager, f"{words}, eager loop", None),
         ]
     return figures
+
+
+def _host_figure(samples: Samples) -> Figure:
+    turn, floor = samples.median("turns of host") / CALLS, samples.median("turns") / CALLS
+    work, words = "a turn of a loop that a session uses", "a turn of another loop"
+    return _by_ratio(work, turn, floor, words, HOST_ALLOWED)

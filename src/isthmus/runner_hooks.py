@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from isthmus.cell_thread import CellThread
-from isthmus.patches import Patch
+from isthmus.patches import Patch, own_attribute
 from isthmus.portal import crossing_here
 from isthmus.runners import (
     SessionRunner,
@@ -116,7 +116,7 @@ class RunnerHooks:
         self, loop: asyncio.AbstractEventLoop, name: str, meant: Callable[..., Any]
     ) -> Callable[..., Any]:
         """The method *name* of *loop*, but *meant* for session code while the loop runs."""
-        own = vars(loop).get(name)
+        own = own_attribute(loop, name)
 
         @functools.wraps(getattr(loop, name))
         def call(*args: Any, **kwargs: Any) -> Any:
