@@ -105,7 +105,8 @@ class Runner(greenlet):
                 portal.error = error
             portal.finished = True
             driver = portal.driver
-            portal = function = None  # a pooled runner pins nothing
+            portal = function = None  # a pooled runner pins nothing,
+            sys._getframe().f_trace = None  # nor a debugger, which marks each frame below it
             portal, function = driver.switch()
 
 
