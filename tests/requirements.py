@@ -236,7 +236,17 @@ REQUIREMENTS: dict[str, str] = {
     "4.5-deadlocks": (
         "A wait that cannot end raises with both sides named, or is bounded by the cell's timeout."
     ),
-    "5.4-failures": "A failed task that nobody awaits is reported promptly.",
+    "5.4-failures": (
+        "A failed task that is dropped without anybody's having asked for its error is told "
+        "promptly, as an event and in the output of its cell; without a transport the host hears."
+    ),
+    "5.4-unawaited": (
+        "A coroutine that is dropped unawaited is told in the output of the cell that made it, "
+        "whose line is named; one that is no session's warns as ever."
+    ),
+    "5.4-threads": (
+        "A thread of a session that dies of an exception is told in the output of its cell."
+    ),
     "5.5-close": (
         "close() is bounded in time, idempotent, safe while cells run and when called from a cell, "
         "and reports what would not end."

@@ -43,6 +43,7 @@ from isthmus.events import (
     CellStarted,
     Context,
     CoroutineAdopted,
+    CoroutineDropped,
     CoroutineSettled,
     Display,
     Event,
@@ -51,6 +52,8 @@ from isthmus.events import (
     OutputDropped,
     Status,
     StreamName,
+    TaskFailed,
+    ThreadDied,
 )
 from isthmus.executor import AsyncExecutor, LateOutput
 from isthmus.interceptors import (
@@ -102,6 +105,7 @@ __all__ = [
     "CollectorError",
     "Context",
     "CoroutineAdopted",
+    "CoroutineDropped",
     "CoroutinePolicy",
     "CoroutineSettled",
     "CrossingError",
@@ -139,7 +143,9 @@ __all__ = [
     "Status",
     "StreamName",
     "TaskDestroyedError",
+    "TaskFailed",
     "ThreadAwareLoop",
+    "ThreadDied",
     "Timeout",
     "Transport",
     "UnknownNameError",

@@ -22,12 +22,14 @@ from isthmus.cells import CellCompiler
 from isthmus.displays import display
 from isthmus.durations import checked_seconds
 from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
+from isthmus.failures import FailureReports
 from isthmus.home import Home, call_if_alive
 from isthmus.hook_set import install_hooks
 from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
 from isthmus.loop_calls import call_on_loop, spawn
 from isthmus.namespace import NamespaceManager
+from isthmus.ownership import Ownership
 from isthmus.portal import run_sync
 from isthmus.rollback import Undone
 from isthmus.sources import SourceBook
@@ -74,7 +76,9 @@ class AsyncNamespaceManager(NamespaceManager):
         book = name if main else self.module_name.removeprefix("isthmus_")
         self.sources = SourceBook(book, file)
         self.compiler = CellCompiler(self.sources)
-        self.ledger = CoroutineLedger(self, coroutine_policy)
+        self.reports = FailureReports(name)
+        self.ownership = Ownership(self.sources, self.reports)
+        self.ledger = CoroutineLedger(self, coroutine_policy, self.ownership)
         self.closed = False
         self.binds_invisibly = False
         self._cell_numbers = itertools.count(1)
@@ -165,6 +169,7 @@ class AsyncNamespaceManager(NamespaceManager):
         self._home = Home(
             loop,
             name=self.name,
+            ownership=self.ownership,
             context=self._context,
             on_shutdown=lambda: call_if_alive(released),
         )
@@ -182,7 +187,7 @@ class AsyncNamespaceManager(NamespaceManager):
 
     def _install_hooks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Install what the process and the loop share, to be removed however this object ends."""
-        remove = install_hooks(loop, id(self.namespace), all_of_them=self._hooks)
+        remove = install_hooks(loop, id(self.namespace), self.ownership, all_of_them=self._hooks)
         self._remove_hooks = weakref.finalize(self, remove)
 
     def _release_hooks(self) -> None:

@@ -118,6 +118,34 @@ class CoroutineSettled(Event, frozen=True, tag=True):
     error: str | None = None
 
 
+class TaskFailed(Event, frozen=True, tag=True):
+    """A task that *cell* made has failed, and was dropped without anybody's having asked for its
+    error, the exception's type and text. *filename* and *line* say where it was made."""
+
+    name: str
+    error: str
+    filename: str
+    line: int
+
+
+class CoroutineDropped(Event, frozen=True, tag=True):
+    """A coroutine that *cell* made was dropped without anybody's having awaited it.
+
+    *name* is that of its function; *filename* and *line* say where it was called.
+    """
+
+    name: str
+    filename: str
+    line: int
+
+
+class ThreadDied(Event, frozen=True, tag=True):
+    """A thread that *cell* started has ended with an exception: its type and text are *error*."""
+
+    name: str
+    error: str
+
+
 @dataclass(slots=True)
 class CellResult:
     """How one cell ended.

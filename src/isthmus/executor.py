@@ -19,9 +19,14 @@ from isthmus.events import (
     CellResult,
     CellStarted,
     CoroutineAdopted,
+    CoroutineDropped,
     CoroutineSettled,
     NamespaceUpdated,
+    Output,
+    TaskFailed,
+    ThreadDied,
 )
+from isthmus.failures import Failure
 from isthmus.jobs import JobOutput
 from isthmus.live_output import LiveOutput, Ticker
 from isthmus.mime import rich_bundle
@@ -74,6 +79,7 @@ class AsyncExecutor:
         if self.emitter.active:
             namespace.on_update(self._updated)
             namespace.ledger.on_settled(self._settled)
+            namespace.reports.on_failure(self._failed)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -335,3 +341,15 @@ class AsyncExecutor:
     def _settled(self, name: str, error: BaseException | None) -> None:
         text = None if error is None else f"{type(error).__name__}: {safe_str(error)}"
         self.emitter.emit(CoroutineSettled(self.session_id, 0, name, text))
+
+    def _failed(self, failure: Failure) -> None:
+        cell, name = failure.cell, failure.name
+        if failure.job is None:  # whose output it would be in is gone
+            self.emitter.emit(Output(self.session_id, cell, "stderr", failure.text))
+        place = failure.filename, failure.line
+        if failure.kind == "coroutine":
+            self.emitter.emit(CoroutineDropped(self.session_id, cell, name, *place))
+        elif failure.kind == "thread":
+            self.emitter.emit(ThreadDied(self.session_id, cell, name, failure.summary))
+        else:
+            self.emitter.emit(TaskFailed(self.session_id, cell, name, failure.summary, *place))

@@ -36,6 +36,7 @@ from isthmus.home_task import (
 from isthmus.interrupts import on_main_thread
 from isthmus.jobs import Crossing, Job, ancestry, current_job
 from isthmus.mailbox import Mailbox
+from isthmus.ownership import Ownership
 from isthmus.portal import in_portal
 from isthmus.visitors import Visitor
 
@@ -50,6 +51,7 @@ class Home:
         loop: The home loop.
         name: For the names of tasks and threads.
         context: What the home task's context variables start with.
+        ownership: Where what its jobs make is entered.
         on_shutdown: Called when the loop's shutdown has ended the home.
 
     Attributes:
@@ -61,11 +63,13 @@ class Home:
         loop: asyncio.AbstractEventLoop,
         *,
         name: str,
+        ownership: Ownership,
         context: contextvars.Context | None = None,
         on_shutdown: Callable[[], None] | None = None,
     ) -> None:
         self.loop = loop
         self.name = name
+        self.ownership = ownership
         self.context = context if context is not None else contextvars.copy_context()
         self.closed = False
         self.running: Job | None = None

@@ -6,8 +6,9 @@ Refuses to know: source code, namespaces, events; whoever builds a job puts thos
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextvars import Context as ContextSnapshot
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeVar
@@ -52,11 +53,33 @@ class Crossing(Protocol):
         """Whether there is still a loop that would."""
 
 
+class Belongings(Protocol):
+    """What the code of jobs makes, and how it ends. Threads: any, for every method."""
+
+    def note_task(self, task: asyncio.Task[Any]) -> None:
+        """The running job has made *task*."""
+
+    def task_ended(self, task: asyncio.Task[Any]) -> None:
+        """*task* is done."""
+
+    def note_thread(self, thread: threading.Thread) -> None:
+        """The running job starts *thread*."""
+
+    def thread_ended(self, thread: threading.Thread) -> None:
+        """The code of *thread* has run."""
+
+    def thread_died(self, thread: threading.Thread, error: BaseException, job: Job) -> bool:
+        """The code of *thread* has raised *error*; whether somebody was told."""
+
+    def note_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """The running job begins to iterate over *generator*."""
+
+
 class JobOwner(Protocol):
     """Whose jobs they are: a home."""
 
     tasks: weakref.WeakSet[asyncio.Task[Any]]
-    """Tasks that its jobs have started."""
+    """Tasks of ours that wait on behalf of its threads."""
 
     loop: asyncio.AbstractEventLoop
     """The loop that waits for what its jobs await."""
@@ -66,6 +89,10 @@ class JobOwner(Protocol):
 
     closed: bool
     """Whether the session has ended."""
+
+    @property
+    def ownership(self) -> Belongings:
+        """What its jobs have made."""
 
     def crossing(self) -> Crossing:
         """The way to the loop, for one wait of a thread that belongs to no job. Threads: any."""

@@ -86,6 +86,7 @@ class SourceBook:
     def __init__(self, session: str, module_file: str | None = None) -> None:
         self.session = session
         self.module_file = f"<{session}>" if module_file is None else module_file
+        self._cell_prefix = f"<{session} cell "
         # How many hold each file's text: compiled cells that are kept, and code objects that
         # outlive theirs.
         self._holders: dict[str, int] = {}
@@ -97,7 +98,16 @@ class SourceBook:
 
     def cell_file(self, number: int) -> str:
         """Give the file name of the cell *number*."""
-        return f"<{self.session} cell {number}>"
+        return f"{self._cell_prefix}{number}>"
+
+    def is_cell_file(self, name: str) -> bool:
+        """Tell whether *name* is, or was, the file of a cell. Threads: any."""
+        return name.startswith(self._cell_prefix) or name in self._holders
+
+    def number_of(self, name: str) -> int:
+        """Give the number of the cell in whose file name it stands, else 0."""
+        start = len(self._cell_prefix)
+        return int(name[start:-1]) if name.startswith(self._cell_prefix) else 0
 
     def class_line(self, name: str) -> int:
         """Give the line of the module's file at which a cell with a class, of the file *name*,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import sys
 import threading
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,13 @@ from isthmus.deadlocks import loop_waiting_for_this_thread
 from isthmus.delegates import Delegate, Order
 from isthmus.errors import CrossingError, DeadlockError, ForeignThreadError, SessionClosedError
 from isthmus.jobs import JobOwner, current_job
-from isthmus.portal import crossing_here, raise_here, run_sync, set_crossing
+from isthmus.portal import (
+    ORIGIN_DEPTH,
+    crossing_here,
+    raise_here,
+    run_sync,
+    set_crossing,
+)
 
 LOOK_SECONDS = 0.1
 """How often a thread that waits looks whether the loop could ever answer: rare beside a wait's
@@ -189,10 +196,12 @@ def _close(awaitable: object) -> None:
 @contextmanager
 def visiting(owner: JobOwner) -> Iterator[None]:
     """Let the calling thread wait for the loop of *owner*."""
-    outer = crossing_here()
+    outer, tracked = crossing_here(), sys.get_coroutine_origin_tracking_depth()
     with Visitor(owner) as visitor:
         set_crossing(visitor)
+        sys.set_coroutine_origin_tracking_depth(tracked or ORIGIN_DEPTH)
         try:
             yield
         finally:
+            sys.set_coroutine_origin_tracking_depth(tracked)
             set_crossing(outer)
