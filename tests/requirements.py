@@ -147,6 +147,11 @@ REQUIREMENTS: dict[str, str] = {
         "Loop-bound objects have one home: the home loop, from whichever context they are used."
     ),
     # ownership
+    "5.1-ledger": (
+        "Every coroutine, task, async generator and thread that session code makes is listed with "
+        "the cell and line that made it, by name or container at the end of a cell, when it "
+        "begins, or by a census of all objects."
+    ),
     "5.1-weak": "Finished entries of the ledger go; what nobody holds is not pinned.",
     "5.2-adoption": (
         "A bare coroutine bound to a name becomes a task of the home loop; all names that held "

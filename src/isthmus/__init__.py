@@ -71,6 +71,7 @@ from isthmus.mime import MimeBundle
 from isthmus.namespace import NamespaceManager
 from isthmus.namespace_sync import NamespaceSynchronizer, ValidationReport
 from isthmus.namespace_view import NamespaceView
+from isthmus.ownership import LedgerCount, LedgerEntry
 from isthmus.portal import can_run_sync, run_sync
 from isthmus.queue_transport import QueueTransport
 from isthmus.session import CloseReport, Session
@@ -124,6 +125,8 @@ __all__ = [
     "Journal",
     "JournalEntry",
     "LateOutput",
+    "LedgerCount",
+    "LedgerEntry",
     "LoopError",
     "MemoryTransport",
     "MimeBundle",

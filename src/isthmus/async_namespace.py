@@ -19,10 +19,12 @@ from typing import Any, cast
 from isthmus.blocking import blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
+from isthmus.census import sweep
 from isthmus.displays import display
 from isthmus.durations import checked_seconds
 from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
-from isthmus.failures import FailureReports
+from isthmus.failures import FailureReports, Kind
+from isthmus.generator_hooks import generator_hooks
 from isthmus.home import Home, call_if_alive
 from isthmus.hook_set import install_hooks
 from isthmus.interceptors import Interceptor, checked_chain
@@ -77,7 +79,7 @@ class AsyncNamespaceManager(NamespaceManager):
         self.sources = SourceBook(book, file)
         self.compiler = CellCompiler(self.sources)
         self.reports = FailureReports(name)
-        self.ownership = Ownership(self.sources, self.reports)
+        self.ownership = Ownership(self.namespace, self.sources, self.reports)
         self.ledger = CoroutineLedger(self, coroutine_policy, self.ownership)
         self.closed = False
         self.binds_invisibly = False
@@ -133,11 +135,13 @@ class AsyncNamespaceManager(NamespaceManager):
             SessionClosedError: The namespace is closed.
         """
         home = self._home
-        if home is not None and home.loop is loop and not home.closed:
-            return home
-        if self._loop is None or self._loop is loop or self._loop.is_closed():
-            return self.home()
-        return None
+        if home is None or home.loop is not loop or home.closed:
+            if self._loop is not None and self._loop is not loop and not self._loop.is_closed():
+                return None
+            home = self.home()
+        if self._hooks:
+            generator_hooks.renew()
+        return home
 
     def home(self) -> Home:
         """The home of the cells, made at its first use.
@@ -395,6 +399,21 @@ class AsyncNamespaceManager(NamespaceManager):
             work.close()
             raise LoopError(f"the loop of namespace {self.name!r} does not run: {loop!r}")
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+    # -- the ledger --------------------------------------------------------------------------
+
+    def census(self) -> dict[Kind, int]:
+        """How much of each kind there is. See :meth:`Session.census`."""
+        found = sweep(self.ownership)
+        for it in (*found.coroutines, *found.generators):
+            self.ownership.note_found(it)
+        threads = [it for it in self.ownership.of_kind("thread") if it.is_alive()]
+        return {
+            "coroutine": len(found.coroutines),
+            "task": len(found.tasks),
+            "async generator": len(found.generators),
+            "thread": len(threads),
+        }
 
     # -- the end -----------------------------------------------------------------------------
 

@@ -415,7 +415,8 @@ class Home:
         """
         cells = await self._stop_jobs(timeout)
         own = asyncio.current_task()
-        tasks = {task for task in self.tasks if not task.done() and task is not own}
+        made = {*self.ownership.of_kind("task"), *self.tasks}
+        tasks = {task for task in made if not task.done() and task is not own}
         for task in tasks:
             task.cancel("the session is closing")
         _, stubborn = await asyncio.wait(tasks, timeout=timeout) if tasks else (None, set())

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from isthmus.collector import collector_hook
 from isthmus.failure_hooks import exception_handler_hooks, unawaited_hook
+from isthmus.generator_hooks import generator_hooks
 from isthmus.interrupts import main_thread_interrupts
 from isthmus.ownership import Ownership
 from isthmus.runner_hooks import runner_hooks
@@ -41,6 +42,8 @@ def install_hooks(
         exception_handler_hooks.install(loop)
         hooks.callback(exception_handler_hooks.remove, loop)
         hooks.callback(unawaited_hook.discard, unawaited_hook.add(ownership))
+        generator_hooks.install(loop)
+        hooks.callback(generator_hooks.remove, loop)
         stream_hooks.install()
         hooks.callback(stream_hooks.remove)
         thread_hooks.install()

@@ -144,8 +144,9 @@ class CoroutineLedger:
         self.policy = policy
         self.pending: dict[str, Any] = {}
         self.recorded: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-        name = manager.name
-        self.ownership = ownership or Ownership(SourceBook(name), FailureReports(name))
+        self.ownership = ownership or Ownership(
+            manager.namespace, SourceBook(manager.name), FailureReports(manager.name)
+        )
         self._manager = manager
         self._listeners: list[SettledListener] = []
 

@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import sys
 import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from types import AsyncGeneratorType, CoroutineType, FrameType
 from typing import Any
 
 from isthmus.collector import collector
@@ -30,6 +32,7 @@ from isthmus.errors import SessionClosedError
 from isthmus.failures import Failure, FailureReports, Kind
 from isthmus.jobs import Job, current_job
 from isthmus.sources import SourceBook
+from isthmus.task_factory import belongs_to_task
 from isthmus.tracebacks import format_error, trim
 
 KINDS: tuple[Kind, ...] = ("coroutine", "task", "async generator", "thread")
@@ -37,6 +40,10 @@ KINDS: tuple[Kind, ...] = ("coroutine", "task", "async generator", "thread")
 LOOK_FRAMES = 40
 """How far up the stack the line of a cell is looked for; libraries start tasks some ten calls below
 their callers. From the air."""
+
+NEAR_FRAMES = 4
+"""How far up the stack for an async generator of a library: one that the cell iterates over itself,
+not one deep in what it calls. The blocking form of ``async for`` takes two."""
 
 JUST_GONE = 100
 """Entries of coroutines kept a little longer than these, for their finalizers to find; more than
@@ -93,6 +100,55 @@ Place = tuple[str, int]
 NOWHERE: Place = ("", 0)
 
 
+def _state_of_task(task: asyncio.Task[Any]) -> str | None:
+    if task.done():
+        return "failed" if task._log_traceback else None
+    return "cancelling" if task.cancelling() else "waiting"
+
+
+def _state_of_thread(thread: threading.Thread) -> str | None:
+    return "running" if thread.is_alive() or thread.ident is None else None
+
+
+def _state_of_generator(generator: Any) -> str | None:
+    if generator.ag_frame is None:
+        return None
+    return "running" if generator.ag_running else "waiting"
+
+
+def _state_of_coroutine(coroutine: Any) -> str | None:
+    try:
+        state = inspect.getcoroutinestate(coroutine)
+    except AttributeError:  # a compiled coroutine shows no state
+        return "waiting"
+    return None if belongs_to_task(coroutine) else _COROUTINE_STATES[state]
+
+
+_COROUTINE_STATES = {
+    inspect.CORO_CREATED: "created",
+    inspect.CORO_RUNNING: "running",
+    inspect.CORO_SUSPENDED: "waiting",
+    inspect.CORO_CLOSED: None,
+}
+
+_STATE_OF: dict[Kind, Callable[[Any], str | None]] = {
+    "coroutine": _state_of_coroutine,
+    "task": _state_of_task,
+    "async generator": _state_of_generator,
+    "thread": _state_of_thread,
+}
+"""The state of what an entry stands for; None where it has ended."""
+
+_NAME_OF: dict[Kind, Callable[[Any], str]] = {
+    "coroutine": lambda it: getattr(it, "__qualname__", type(it).__name__),
+    "task": lambda it: it.get_name(),
+    "async generator": lambda it: it.__qualname__,
+    "thread": lambda it: it.name,
+}
+
+_KIND_OF: dict[type, Kind] = {CoroutineType: "coroutine", AsyncGeneratorType: "async generator"}
+
+
 class _Made(weakref.ref[Any]):
     """A weak reference that knows where its object comes from. Compared by identity."""
 
@@ -110,7 +166,7 @@ class _Made(weakref.ref[Any]):
         return self is other
 
     def job_if_alive(self) -> Job | None:
-        """The job that made it, as long as anybody holds that."""
+        """The job that made it, where there may be something to tell it, and somebody holds it."""
         return None if self.job is None else self.job()
 
 
@@ -118,7 +174,8 @@ class Ownership:
     """The entries of one session.
 
     Arguments:
-        sources: The session's files, by which its code is known.
+        namespace: The globals of the session's code, by which it is known; for identity only.
+        sources: The session's files, by which its lines are.
         reports: Who is told of failures.
 
     Attributes:
@@ -126,9 +183,12 @@ class Ownership:
         ending: The session is ending what it owns; what that cancels has not failed.
     """
 
-    def __init__(self, sources: SourceBook, reports: FailureReports) -> None:
+    def __init__(
+        self, namespace: dict[str, Any], sources: SourceBook, reports: FailureReports
+    ) -> None:
         self.counts: dict[Kind, LedgerCount] = {kind: LedgerCount() for kind in KINDS}
         self.ending = False
+        self._namespace = namespace
         self._sources = sources
         self._reports = reports
         self._made: dict[int, _Made] = {}
@@ -144,50 +204,65 @@ class Ownership:
             coroutine: What has become the task, where a cell had left it behind.
             name: The name under which it was left.
         """
-        place = self._place() if coroutine is None else self.origin(coroutine)
-        self._note("task", task, place, name)
+        self._note("task", task, self.origin(coroutine) if coroutine else self._place(), name)
 
     def note_thread(self, thread: threading.Thread) -> None:
         """The running job starts *thread*."""
         self._note("thread", thread, self._place())
 
-    def note_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """The running job begins to iterate over *generator*."""
-        self._note("async generator", generator, self._place())
+    def note_generator(self, generator: Any) -> None:
+        """The running job begins to iterate over *generator*.
+
+        Noted is one of the session's own code, and one of a library that its code iterates over.
+        """
+        own = self.owns(generator)
+        place = self._place(LOOK_FRAMES if own else NEAR_FRAMES)
+        if own or place is not NOWHERE:
+            self._note("async generator", generator, place)
 
     def note_coroutine(self, coroutine: Coroutine[Any, Any, Any], name: str = "") -> None:
         """*coroutine* was found, under *name* if it has one."""
-        known = self._entry_of(coroutine)
-        if known is None:
-            self._note("coroutine", coroutine, self.origin(coroutine), name)
-        elif name:
-            known.name = name
+        made = self._entry_of(coroutine)
+        if made is None:
+            made = self._note("coroutine", coroutine, self.origin(coroutine))
+            job = current_job.get()
+            made.job = None if job is None else weakref.ref(job)
+        made.name = name or made.name
 
-    def _note(self, kind: Kind, it: Any, place: Place, name: str = "") -> None:
+    def note_found(self, found: Any) -> None:
+        """*found* was found by a look at all objects: whatever job runs is not what made it."""
+        if self._entry_of(found) is None:
+            made = self._note(_KIND_OF[type(found)], found, self.origin(found))
+            made.cell = self._sources.number_of(made.place[0])
+
+    def _note(self, kind: Kind, it: Any, place: Place, name: str = "") -> _Made:
         made = _Made(it, self._when_gone)
-        made.kind, made.name, made.place, made.failed = kind, name, place, False
         job = current_job.get()
-        if job is None:
-            made.cell, made.job = 0, None
-        else:
-            made.cell, made.job = job.number, weakref.ref(job)
+        made.cell = 0 if job is None else job.number
+        made.kind, made.place, made.name = kind, place, name
+        made.job, made.failed = None, False
         key = made.key = id(it)
         self._made[key] = made
         self.counts[kind].made += 1
+        return made
 
     def _entry_of(self, it: object) -> _Made | None:
         made = self._made.get(id(it))
         return made if made is not None and made() is it else None
 
-    def _place(self) -> Place:
-        """The nearest line of a cell above the method's caller."""
-        is_cell_file = self._sources.is_cell_file
-        frame = sys._getframe(2)
-        for _ in range(LOOK_FRAMES):
-            if is_cell_file(frame.f_code.co_filename):
-                return frame.f_code.co_filename, frame.f_lineno
-            if frame.f_back is None:
+    def _place(self, frames: int = LOOK_FRAMES) -> Place:
+        """The nearest line of a cell above whoever has called the hook that notes something.
+
+        Each step up the stack makes an object of a frame: it is what a task's entry costs most.
+        """
+        prefix, files = self._sources.cell_prefix, self._sources.files
+        frame: FrameType | None = sys._getframe(3)
+        for _ in range(frames):
+            if frame is None:
                 break
+            filename = frame.f_code.co_filename
+            if filename.startswith(prefix) or filename in files:
+                return filename, frame.f_lineno
             frame = frame.f_back
         return NOWHERE
 
@@ -197,12 +272,44 @@ class Ownership:
         if calls and self._sources.is_cell_file(calls[0][0]):
             filename, line, _ = calls[0]
             return filename, line
-        code = getattr(coroutine, "cr_code", None)
+        code = getattr(coroutine, "cr_code", None) or getattr(coroutine, "ag_code", None)
         return NOWHERE if code is None else (code.co_filename, code.co_firstlineno)
 
     def owns(self, coroutine: Any) -> bool:
-        """Whether the code of *coroutine*, or the line that made it, is the session's."""
+        """Whether *coroutine*, which has not ended, is one of the session's code, or made by it.
+
+        Its own code is known by its globals, since a session that has ended may have had the same
+        name, and so the same files; a library's by the line that made it.
+        """
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
+        if frame is None or self._sources.is_cell_file(frame.f_code.co_filename):
+            return frame is not None and frame.f_globals is self._namespace
         return self._sources.is_cell_file(self.origin(coroutine)[0])
+
+    # -- what there is -----------------------------------------------------------------------
+
+    def of_kind(self, kind: Kind) -> list[Any]:
+        """The objects themselves, in the order in which they were made; ended ones may be left."""
+        entries = [made for made in list(self._made.values()) if made.kind == kind]
+        return [it for made in entries if (it := made()) is not None]
+
+    def entries(self) -> list[LedgerEntry]:
+        """What there is now, in the order in which it was made."""
+        return [it for made in list(self._made.values()) if (it := self._entry(made)) is not None]
+
+    def _entry(self, made: _Made) -> LedgerEntry | None:
+        """The entry for a reader; None, and let go, where what it stands for has ended."""
+        it = made()
+        if it is None:
+            return None
+        state = _STATE_OF[made.kind](it)
+        if state is None:
+            if made.kind != "task" or made.failed:  # else it has yet to say how it has ended
+                self._gone(made)
+            return None
+        name = made.name or _NAME_OF[made.kind](it)
+        filename, line = made.place
+        return LedgerEntry(made.kind, name, made.cell, line, filename, state)
 
     # -- what ends ---------------------------------------------------------------------------
 
@@ -215,16 +322,19 @@ class Ownership:
 
     def task_ended(self, task: asyncio.Task[Any]) -> None:
         """*task* is done. One that has failed stays until it is dropped."""
-        made = self._entry_of(task)
+        made = self._made.pop(id(task), None)
         if made is None:
             return
+        count = self.counts["task"]
+        count.finished += 1
         # Not by exception(): that would count as somebody's having asked.
         if task.cancelled() or task._exception is None:
-            self._gone(made)
             return
+        count.failed += 1
+        self._made[made.key] = made
         made.failed = True
-        self.counts["task"].finished += 1
-        self.counts["task"].failed += 1
+        job = current_job.get()  # a task calls what waits for its end in the context of its maker
+        made.job = None if job is None else weakref.ref(job)
         with suppress(AttributeError):  # a class of tasks of the host's, without room for it
             setattr(task, DROPPED, functools.partial(self._task_dropped, made))
 

@@ -20,11 +20,13 @@ from isthmus.durations import checked_seconds
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult
 from isthmus.executor import AsyncExecutor, LateOutput
+from isthmus.failures import Kind
 from isthmus.home import Home
 from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
 from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
+from isthmus.ownership import LedgerEntry
 from isthmus.transport import Transport
 
 
@@ -355,6 +357,29 @@ class Session:
     async def await_pending_coroutines(self, timeout: float | None = None) -> SettledCoroutines:
         """Wait for them. See :meth:`AsyncNamespaceManager.await_pending_coroutines`."""
         return await self.manager.await_pending_coroutines(timeout)
+
+    # -- the ledger --------------------------------------------------------------------------
+
+    def ledger(self) -> list[LedgerEntry]:
+        """What the session's code has made that has not ended, in the order in which it was made.
+
+        Each coroutine, task, async generator and thread, with its cell and line. Coroutines are
+        those that were under a name or in a container at the end of a cell, and those that
+        :meth:`census` has found; async generators those that were begun.
+
+        Threads: any. Its cost grows with what there is.
+        """
+        return self.manager.ownership.entries()
+
+    def census(self) -> dict[Kind, int]:
+        """Count what there is of each kind, by looking at all objects of the process.
+
+        So that the ledger can be checked. What it did not know it then lists. Costs some 30 ms for
+        300,000 objects of the process, during which no other code runs.
+
+        Threads: any.
+        """
+        return self.manager.census()
 
     # -- the end -----------------------------------------------------------------------------
 
