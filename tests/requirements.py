@@ -297,6 +297,10 @@ REQUIREMENTS: dict[str, str] = {
     "bad-closed-loop": "set_event_loop with a closed loop.",
     "bad-after-close": "execute after close.",
     "bad-two-loops": "Two sessions on two loops in two threads.",
+    "bad-hostile": (
+        "Session code that breaks what it shares with the host: both go on; what cannot be "
+        "survived in one process ends it at once, and says why."
+    ),
     "bad-transport": "A transport that raises or is slow.",
     # the package
     "8-blocking-session": (
