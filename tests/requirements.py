@@ -63,6 +63,10 @@ REQUIREMENTS: dict[str, str] = {
     "3.2-scopes": (
         "A TaskGroup, timeout or anyio cancel scope entered in one cell can be left in a later one."
     ),
+    "3.2-concurrent": (
+        "A concurrent cell has a copy of the context variables, and no part in the scopes of the "
+        "others; a nested one shares both with its parent."
+    ),
     "3.2-current-task": "current_task() is stable.",
     "3.2-cancel-ours": (
         "Cancelling a cell cancels what it is doing, not the task; it is uncancelled at the "
