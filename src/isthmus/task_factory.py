@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from isthmus.errors import CellAborted, CellError, CellExit
 from isthmus.hooks import LoopHook
@@ -66,10 +66,17 @@ async def with_portal(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def own(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-    """Mark *coroutine* as one of a task, and give what the task shall step."""
+    """Mark *coroutine* as one of a task, and give what the task shall step.
+
+    That has the name of *coroutine*, by which asyncio shows the task.
+    """
+    if not asyncio.iscoroutine(coroutine):
+        return coroutine
+    stepped = cast("CoroutineType[Any, Any, Any]", with_portal(coroutine))
     if isinstance(coroutine, CoroutineType):  # not the aclose() of an async generator, say
         _owned.add(coroutine)
-    return with_portal(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
+        stepped.__name__, stepped.__qualname__ = coroutine.__name__, coroutine.__qualname__
+    return stepped
 
 
 def end_with(
