@@ -256,9 +256,18 @@ REQUIREMENTS: dict[str, str] = {
     "5.4-threads": (
         "A thread of a session that dies of an exception is told in the output of its cell."
     ),
+    "5.5-reset": (
+        "reset() ends what is owned, children before parents, within a bound, and brings names, "
+        "flags, history, sources, thread and context variables back to what they were at first; "
+        "it is safe while cells run and when called from a cell, and reports what would not end."
+    ),
     "5.5-close": (
         "close() is bounded in time, idempotent, safe while cells run and when called from a cell, "
         "and reports what would not end."
+    ),
+    "5.5-leaks": (
+        "Of a closed session nothing is left: no object of its namespace, no thread, task, "
+        "descriptor, source or module; what others still hold is named in the report."
     ),
     "4-given": (
         "Capabilities and interceptors that cannot be given are refused by name, and nothing stays."

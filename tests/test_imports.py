@@ -21,7 +21,16 @@ requirement = pytest.mark.requirement
 PACKAGE = Path(isthmus.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bindings", "context_variables", "deadlocks", "durations", "hooks", "rollback"),
+    (
+        "errors",
+        "bindings",
+        "context_variables",
+        "deadlocks",
+        "durations",
+        "holders",
+        "hooks",
+        "rollback",
+    ),
     ("blocking", "collector", "mailbox", "namespace", "patches", "sources", "tracebacks"),
     ("prompt_future",),
     ("mime",),
@@ -37,7 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("capabilities", "runner_hooks"),
     ("hook_set",),
     ("async_namespace",),
-    ("cell_run", "namespace_sync"),
+    ("cell_run", "ending", "namespace_sync"),
     ("call_run",),
     ("context_bridge",),
     ("executor",),
@@ -51,6 +60,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 BOUNDARIES: dict[str, frozenset[str]] = {
     "cell_run": frozenset({"CellRun.evaluate"}),
+    "ending": frozenset({"_closes"}),
     "mime": frozenset({"_Making._call", "_Making._put", "_method", "has_methods", "rich_bundle"}),
     "portal": frozenset({"Runner.run", "drive_portal", "outcome_in_portal"}),
     "run_scope": frozenset({"RunScope.wait"}),

@@ -5,6 +5,7 @@ from isthmus.blocking_session import BlockingSession
 from isthmus.capabilities import Capability, capability
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
 from isthmus.displays import display
+from isthmus.ending import CloseReport
 from isthmus.errors import (
     AlreadyAwaitedError,
     BudgetExceeded,
@@ -74,7 +75,7 @@ from isthmus.namespace_view import NamespaceView
 from isthmus.ownership import LedgerCount, LedgerEntry
 from isthmus.portal import can_run_sync, run_sync
 from isthmus.queue_transport import QueueTransport
-from isthmus.session import CloseReport, Session
+from isthmus.session import Session
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
 

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, cast
 
-from isthmus.blocking import blocking_names
+from isthmus.blocking import AWAIT, blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
 from isthmus.census import sweep
@@ -25,6 +25,7 @@ from isthmus.durations import checked_seconds
 from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
 from isthmus.failures import FailureReports, Kind
 from isthmus.generator_hooks import generator_hooks
+from isthmus.holders import Canary
 from isthmus.home import Home, call_if_alive
 from isthmus.hook_set import install_hooks
 from isthmus.interceptors import Interceptor, checked_chain
@@ -91,10 +92,17 @@ class AsyncNamespaceManager(NamespaceManager):
         self._hooks = hooks
         self._remove_hooks: weakref.finalize[..., Any] | None = None
         self._context = contextvars.copy_context()
+        self._context_at_first = self._context.copy()
         self.namespace.setdefault("__file__", self.sources.module_file)
+        self._at_first = dict(self.namespace)
         self.interceptors: tuple[Interceptor, ...] = ()
         self.add_prelude({"run_sync": run_sync, "spawn": spawn, "call_on_loop": call_on_loop})
         self.add_prelude({"display": display, "input": no_input, **blocking_names(run_sync)})
+
+    @property
+    def canary(self) -> Canary:
+        """What tells whether anybody still holds the namespace, once this object is gone."""
+        return weakref.ref(self._prelude[AWAIT])
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -417,17 +425,52 @@ class AsyncNamespaceManager(NamespaceManager):
 
     # -- the end -----------------------------------------------------------------------------
 
+    def leave_home(self) -> set[asyncio.Future[Any]]:
+        """Let the jobs to come have a new task, thread and context variables, as at first.
+
+        Returns:
+            What ends with the old task and thread.
+
+        Threads: the loop's, or any when the loop does not run.
+        """
+        context = self._context_at_first.copy()
+        home = self._home
+        if home is None or home.closed or not home.loop.is_running():
+            self._forget_home("the session was reset")
+            self._context = context
+            return set()
+        return home.start_over(context)
+
+    def clear(self) -> None:
+        """Bring the namespace back to what it was at first, with its sources and flags."""
+        self._drop_pending()
+        self.ledger.pending = {}
+        self._async_functions.clear()
+        self.binds_invisibly = False
+        super().clear()
+        self.compiler.clear()
+        self.compiler.flags = 0
+        self.sources.close()
+
+    def _drop_pending(self) -> None:
+        """Close what was left behind and never became a task."""
+        for coroutine in list(self.ledger.pending.values()):
+            if not isinstance(coroutine, asyncio.Task):
+                coroutine.close()
+
+    def end_home(self) -> None:
+        """Refuse what comes and end the home: the first half of :meth:`close`. Idempotent."""
+        self.closed = True
+        if self._home is not None:
+            self._home.close(f"session {self.name!r} is closed")
+
     def close(self) -> None:
         """End the home, drop the sources and the module. Idempotent; does not wait.
 
         Threads: the loop's, or any when the loop does not run.
         """
-        if self.closed:
-            return
-        self.closed = True
-        for coroutine in list(self.ledger.pending.values()):
-            if not isinstance(coroutine, asyncio.Task):
-                coroutine.close()
-        self._forget_home(f"session {self.name!r} is closed")
+        self.end_home()
+        self._drop_pending()
+        self._forget_home()
         self.sources.close()
         super().close()

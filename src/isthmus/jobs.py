@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextvars import Context as ContextSnapshot
 from contextvars import ContextVar
@@ -78,9 +77,6 @@ class Belongings(Protocol):
 class JobOwner(Protocol):
     """Whose jobs they are: a home."""
 
-    tasks: weakref.WeakSet[asyncio.Task[Any]]
-    """Tasks of ours that wait on behalf of its threads."""
-
     loop: asyncio.AbstractEventLoop
     """The loop that waits for what its jobs await."""
 
@@ -96,6 +92,9 @@ class JobOwner(Protocol):
 
     def crossing(self) -> Crossing:
         """The way to the loop, for one wait of a thread that belongs to no job. Threads: any."""
+
+    def note_visit(self, task: asyncio.Task[Any]) -> None:
+        """*task*, which has not begun, is to wait on behalf of one of its threads."""
 
     def beside(self, job: Job) -> list[Job]:
         """Jobs whose code may run now and does not wait for *job*. Threads: any."""
@@ -152,6 +151,7 @@ class Job:
         cancel_requested: It was cancelled, perhaps before it could notice.
         cancel_delivered: Its code has been told, or will be at its next await.
         abandoned: Control went back to the caller while its code was running on.
+        concurrent: It waits in the queue only because the session is being reset.
     """
 
     owner: JobOwner
@@ -168,6 +168,7 @@ class Job:
     cancel_requested: bool = False
     cancel_delivered: bool = False
     abandoned: bool = False
+    concurrent: bool = False
 
     def __init__(self, number: int, context: Context, *, awaits: bool) -> None:
         self.number = number

@@ -137,7 +137,12 @@ _STATE_OF: dict[Kind, Callable[[Any], str | None]] = {
     "async generator": _state_of_generator,
     "thread": _state_of_thread,
 }
-"""The state of what an entry stands for; None where it has ended."""
+
+
+def state_of(kind: Kind, it: Any) -> str | None:
+    """The state of *it*, as an entry shows it; None where it has ended."""
+    return _STATE_OF[kind](it)
+
 
 _NAME_OF: dict[Kind, Callable[[Any], str]] = {
     "coroutine": lambda it: getattr(it, "__qualname__", type(it).__name__),
@@ -207,8 +212,13 @@ class Ownership:
         self._note("task", task, self.origin(coroutine) if coroutine else self._place(), name)
 
     def note_thread(self, thread: threading.Thread) -> None:
-        """The running job starts *thread*."""
-        self._note("thread", thread, self._place())
+        """The running job starts *thread*.
+
+        Noted is one that a line of the session's code starts, or that runs such code. What a
+        library starts to run its own, as a pool that fills, is the library's.
+        """
+        if self._place(1) is not NOWHERE or self._is_run_by(thread):
+            self._note("thread", thread, self._place())
 
     def note_generator(self, generator: Any) -> None:
         """The running job begins to iterate over *generator*.
@@ -234,6 +244,10 @@ class Ownership:
         if self._entry_of(found) is None:
             made = self._note(_KIND_OF[type(found)], found, self.origin(found))
             made.cell = self._sources.number_of(made.place[0])
+
+    def _is_run_by(self, thread: threading.Thread) -> bool:
+        function = getattr(thread, "_target", None) or type(thread).run
+        return getattr(function, "__globals__", None) is self._namespace
 
     def _note(self, kind: Kind, it: Any, place: Place, name: str = "") -> _Made:
         made = _Made(it, self._when_gone)
@@ -293,6 +307,11 @@ class Ownership:
         entries = [made for made in list(self._made.values()) if made.kind == kind]
         return [it for made in entries if (it := made()) is not None]
 
+    def name_of(self, task: asyncio.Task[Any]) -> str:
+        """The name under which what became *task* was left behind, else the task's own."""
+        made = self._entry_of(task)
+        return task.get_name() if made is None else made.name or task.get_name()
+
     def entries(self) -> list[LedgerEntry]:
         """What there is now, in the order in which it was made."""
         return [it for made in list(self._made.values()) if (it := self._entry(made)) is not None]
@@ -302,7 +321,7 @@ class Ownership:
         it = made()
         if it is None:
             return None
-        state = _STATE_OF[made.kind](it)
+        state = state_of(made.kind, it)
         if state is None:
             if made.kind != "task" or made.failed:  # else it has yet to say how it has ended
                 self._gone(made)
@@ -378,12 +397,26 @@ class Ownership:
             Failure("thread", thread.name, job.number, filename, line, error, text, job)
         )
 
+    def close_failed(self, coroutine: Any, error: BaseException) -> None:
+        """*coroutine* was closed at the end of what owns it, and has raised *error*."""
+        name, (filename, line) = coroutine.__qualname__, self.origin(coroutine)
+        made = self._entry_of(coroutine)
+        job = None if made is None else made.job_if_alive()
+        cell = self._sources.number_of(filename) if made is None else made.cell
+        text = f"Exception in coroutine {name!r}, closed:\n{format_error(trim(error))}"
+        self.counts["coroutine"].failed += 1
+        self._reports.tell(Failure("coroutine", name, cell, filename, line, error, text, job))
+
     def coroutine_dropped(self, coroutine: Any) -> None:
         """*coroutine* is dropped, and nobody has awaited it. In its finalizer.
+
+        Where the session ends what it owns, that is how.
 
         Warns:
             RuntimeWarning: In the output of the cell that made it.
         """
+        if self.ending:
+            return
         filename, line = self.origin(coroutine)
         made = self._take_just_gone(coroutine)
         if made is None:

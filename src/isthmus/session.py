@@ -9,7 +9,7 @@ import asyncio
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,7 @@ from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, run
 from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import RequestedContext
 from isthmus.durations import checked_seconds
+from isthmus.ending import CloseReport, end_owned, end_threads
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult
 from isthmus.executor import AsyncExecutor, LateOutput
@@ -28,28 +29,6 @@ from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.ownership import LedgerEntry
 from isthmus.transport import Transport
-
-
-@dataclass(frozen=True, slots=True)
-class CloseReport:
-    """What would not end when a session was closed.
-
-    Attributes:
-        cells: Numbers of cells whose code still runs.
-        tasks: Names of tasks of the session that ignored their cancellation.
-        thread: Whether the home thread still runs.
-        loop: Whether the loop of a :class:`BlockingSession` still runs.
-    """
-
-    cells: tuple[int, ...] = ()
-    tasks: tuple[str, ...] = ()
-    thread: bool = False
-    loop: bool = False
-
-    @property
-    def clean(self) -> bool:
-        """Whether everything has ended."""
-        return not (self.cells or self.tasks or self.thread or self.loop)
 
 
 class Session:
@@ -393,11 +372,61 @@ class Session:
         if self.closed:
             raise SessionClosedError(f"session {self.name!r} is closed; open a new one")
 
-    async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
-        """Stop what runs, cancel what the session's code has started, and give everything back.
+    async def reset(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
+        """End what the session's code has started, and begin again with an empty namespace.
+
+        The mapping keeps its identity, and holds what it held when the session was opened; so do
+        the context variables. Capabilities stay, and cells are numbered on. Cells that are asked
+        for meanwhile run afterwards.
 
         Arguments:
-            timeout: Seconds for each of cells, tasks and thread to end.
+            timeout: Seconds for cells and tasks to end, for the clean-up of async generators, and
+                for threads.
+
+        Returns:
+            What would not end. It goes on, and may still write to the namespace.
+
+        Raises:
+            SessionClosedError: The session is closed. Nothing was changed.
+
+        A cell may call it; it and the cells that it is nested in go on to their own end, in the
+        cleared namespace.
+
+        Threads: any running loop. Cancel: what has been stopped stays stopped; call it again.
+        """
+        self._check_open()
+        home = self.manager.current_home
+        if home is None or home.closed or not home.loop.is_running():
+            self.manager.leave_home()
+            self.manager.clear()
+            return CloseReport()
+        if home.loop is running_loop():
+            return await self._reset_at(home, timeout)
+        report: CloseReport = await self.manager.run_on_home_loop(self._reset_at(home, timeout))
+        return report
+
+    async def _reset_at(self, home: Home, timeout: float) -> CloseReport:
+        """Reset on the home loop."""
+        manager = self.manager
+        async with self._closing:
+            self._check_open()
+            home.pause()
+            try:
+                report = await end_owned(manager, home, timeout)
+                ends = manager.leave_home()
+                report = await end_threads(report, manager.ownership, home, ends, timeout)
+                manager.clear()
+            finally:
+                manager.ownership.ending = False
+                home.resume()
+        return report
+
+    async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
+        """Stop what runs, end what the session's code has started, and give everything back.
+
+        Arguments:
+            timeout: Seconds for cells and tasks to end, for the clean-up of async generators, and
+                for threads.
 
         Returns:
             What would not end. Idempotent: a second call gives the first one's report, also while
@@ -408,25 +437,32 @@ class Session:
 
         Threads: any running loop. Cancel: what has been stopped stays stopped; call it again.
         """
-        home = self.manager.current_home
-        if home is None or home.closed or not home.loop.is_running():
+        home, closing = self.manager.current_home, self._closing.locked()
+        if home is None or not home.loop.is_running() or (home.closed and not closing):
             self.manager.close()
         elif home.loop is running_loop():
             await self._close_at(home, timeout)
         else:
             await self.manager.run_on_home_loop(self._close_at(home, timeout))
-        return self._close_report or CloseReport()
+        return self._close_report or CloseReport(canary=self.manager.canary)
 
     async def _close_at(self, home: Home, timeout: float) -> None:
         """Close on the home loop, and keep the report."""
+        manager = self.manager
         async with self._closing:
             if self._close_report is not None:
                 return
-            cells, tasks = await home.wind_down(timeout)
-            tasks += await self.manager.cleanup_coroutines(timeout)
-            self.manager.close()
-            ended = await home.wait_closed(timeout)
-            self._close_report = CloseReport(cells, tasks, thread=not ended)
+            try:
+                report = await end_owned(manager, home, timeout)
+                ends = home.ends()
+                manager.end_home()
+                # The hooks stay in until the threads have ended.
+                report = await end_threads(report, manager.ownership, home, ends, timeout)
+            finally:
+                manager.ownership.ending = manager.closed
+                if manager.closed:
+                    manager.close()
+            self._close_report = replace(report, canary=manager.canary)
 
     async def __aenter__(self) -> Session:
         """Nothing to wait for: the session is open from the start."""
