@@ -102,13 +102,15 @@ def _awaited_by(it: Any, attribute: str) -> Iterator[int]:
 def _made_by_job_of(task: asyncio.Task[Any], ownership: Ownership) -> bool:
     """Whether code of the session made *task*, by its context variables; and not we for it.
 
-    ``Task.get_context`` is there from Python 3.12 on only.
+    ``Task.get_context`` is there from Python 3.12 on only; and on 3.11 ``get_coro`` crashes for a
+    task whose making has failed.
     """
-    code = getattr(task.get_coro(), "cr_code", None)
-    ours = code is not None and code.co_filename.startswith(_PACKAGE)
-    if ours and code is not with_portal.__code__:
+    parts = gc.get_referents(task)
+    steps = [it.cr_code for it in parts if type(it) is CoroutineType]
+    ours = [code for code in steps if code.co_filename.startswith(_PACKAGE)]
+    if ours and with_portal.__code__ not in ours:
         return False
-    contexts = [it for it in gc.get_referents(task) if type(it) is Context]
+    contexts = [it for it in parts if type(it) is Context]
     jobs = [it.get(current_job) for it in contexts]
     return any(job is not None and job.owner.ownership is ownership for job in jobs)
 
