@@ -282,6 +282,14 @@ REQUIREMENTS: dict[str, str] = {
         "are exact, coroutines adopted, context, duration; unwrap()."
     ),
     "events": "CellStarted, Output, CellFinished and the rest go to the transport in order.",
+    "9-report": (
+        "session.report() says in a few lines how many cells there were and how they ended, what "
+        "they have made and left, the names and the memory."
+    ),
+    "9-log": (
+        "What happens is logged under isthmus.*, with the session, the cell and the rest as "
+        "attributes of the record, and outside of cells; a reset and the end are events too."
+    ),
     # asyncio.run in a cell
     "10-asyncio-run": (
         "asyncio.run and asyncio.Runner in session code run a task of the home loop to its end, in "

@@ -187,6 +187,7 @@ class BlockingSession:
 
     ledger = _passed_on(Session.ledger)
     census = _passed_on(Session.census)
+    report = _passed_on(Session.report)
 
     # -- waiting -----------------------------------------------------------------------------
 

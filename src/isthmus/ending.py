@@ -12,6 +12,7 @@ Assumes: every function is called on the home loop's thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -26,6 +27,9 @@ from isthmus.holders import Canary, holders
 from isthmus.home import Home, have_ended
 from isthmus.ownership import Ownership, state_of
 from isthmus.task_factory import end_with, own
+
+_log = logging.getLogger("isthmus.session")
+_log.addHandler(logging.NullHandler())  # all that it says is in the report as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,17 @@ class CloseReport:
         Costs a full collection, and three looks at all objects of the process.
         """
         return () if self.canary is None else holders(self.canary)
+
+
+def log_end(session: str, what: str, report: CloseReport) -> None:
+    """Log the end of *session*, or that it was reset: what would not end is a warning."""
+    extra = {"session": session, "left": report.left}
+    if report.clean:
+        _log.debug("%s: %r", what, session, extra=extra)
+    else:
+        _log.warning(
+            "%s: %r; would not end: %s", what, session, ", ".join(report.left), extra=extra
+        )
 
 
 async def end_owned(manager: AsyncNamespaceManager, home: Home, timeout: float) -> CloseReport:

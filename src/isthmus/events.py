@@ -146,6 +146,20 @@ class ThreadDied(Event, frozen=True, tag=True):
     error: str
 
 
+class SessionReset(Event, frozen=True, tag=True):
+    """The session has begun again with an empty namespace. *left* is what would not end, in words,
+    as in :attr:`CloseReport.left`."""
+
+    left: tuple[str, ...] = ()
+
+
+class SessionClosed(Event, frozen=True, tag=True):
+    """The session was closed. *left* is what would not end, in words. Only output of what is left
+    can still follow."""
+
+    left: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class CellResult:
     """How one cell ended.

@@ -32,6 +32,7 @@ from isthmus.live_output import LiveOutput, Ticker
 from isthmus.mime import rich_bundle
 from isthmus.namespace_sync import NamespaceSynchronizer
 from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput
+from isthmus.tally import CellTally
 from isthmus.tracebacks import format_error, safe_repr, safe_str, trim
 from isthmus.transport import Emitter, Transport
 
@@ -51,6 +52,9 @@ class AsyncExecutor:
         late_output: To which cell goes what tasks and threads write whose cell has ended: to
             ``"origin"``, that cell, or to ``"current"``, the one that started last of those that
             run, if any do.
+
+    Attributes:
+        tally: How many cells have run, how they ended, and how long they took.
 
     Threads: any running loop, for every method; the cells run on the namespace's home loop or in
     its home thread.
@@ -72,6 +76,7 @@ class AsyncExecutor:
         self.bridge = ExecutionContextBridge(namespace)
         self.synchronizer = NamespaceSynchronizer(namespace)
         self.emitter = Emitter(transport)
+        self.tally = CellTally(self.session_id)
         self.output_limit = output_limit
         self.late_output = late_output
         self._ticker: Ticker | None = None
@@ -173,7 +178,10 @@ class AsyncExecutor:
         if atomic:
             run.atomic = True
         self._observe(run, title)
-        await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
+        try:
+            await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
+        finally:
+            self._count(run)
         self._tell_unfinished(run)
         return run
 
@@ -208,7 +216,10 @@ class AsyncExecutor:
         run = self.bridge.prepare_call(call, context, number=self.namespace.next_cell_number())
         run.atomic = atomic
         self._observe(run, title)
-        await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
+        try:
+            await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
+        finally:
+            self._count(run)
         self._tell_unfinished(run)
         return run.result()
 
@@ -218,6 +229,12 @@ class AsyncExecutor:
         run.told = self.emitter.active or self.late_output == "current"
         if title:
             run.title = title
+
+    def _count(self, run: CellRun) -> None:
+        """Count *run*, where its code has begun."""
+        if run.started:
+            status = "ok" if run.error is None else run.status
+            self.tally.note(run.number, run.context, status, run.duration)
 
     def _tell_unfinished(self, run: CellRun) -> None:
         """Tell the outcome of *run* where its code could not: it never ran, or runs on."""
@@ -240,6 +257,7 @@ class AsyncExecutor:
         run.title = title
         run.error = trim(error)
         run.evaluated = True
+        self.tally.note(number, run.context, "error", 0.0)
         if self.emitter.active:
             self._emit_started(run)
             self._emit_finished(run)

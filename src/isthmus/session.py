@@ -17,17 +17,19 @@ from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, run
 from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import RequestedContext
 from isthmus.durations import checked_seconds
-from isthmus.ending import CloseReport, end_owned, end_threads
+from isthmus.ending import CloseReport, end_owned, end_threads, log_end
 from isthmus.errors import SessionClosedError
-from isthmus.events import CellResult
+from isthmus.events import CellResult, SessionClosed, SessionReset
 from isthmus.executor import AsyncExecutor, LateOutput
 from isthmus.failures import Kind
 from isthmus.home import Home
 from isthmus.interceptors import Interceptor, checked_chain
+from isthmus.jobs import outside_cells
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
 from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.ownership import LedgerEntry
+from isthmus.session_report import session_report
 from isthmus.transport import Transport
 
 
@@ -360,6 +362,16 @@ class Session:
         """
         return self.manager.census()
 
+    def report(self) -> str:
+        """Cells and their times, names, what the code has made and has left, memory: for people.
+
+        The text may change with any version. The numbers of cells are in ``executor.tally``, those
+        of what they have made in ``manager.ownership.counts``.
+
+        Threads: any. Its cost grows with what there is.
+        """
+        return session_report(self.manager, self.executor.tally)
+
     # -- the end -----------------------------------------------------------------------------
 
     @property
@@ -399,7 +411,7 @@ class Session:
         if home is None or home.closed or not home.loop.is_running():
             self.manager.leave_home()
             self.manager.clear()
-            return CloseReport()
+            return self._told(SessionReset, CloseReport())
         if home.loop is running_loop():
             return await self._reset_at(home, timeout)
         report: CloseReport = await self.manager.run_on_home_loop(self._reset_at(home, timeout))
@@ -419,6 +431,12 @@ class Session:
             finally:
                 manager.ownership.ending = False
                 home.resume()
+        return self._told(SessionReset, report)
+
+    def _told(self, kind: type[SessionReset | SessionClosed], report: CloseReport) -> CloseReport:
+        """*report*, once the transport and the log have been told."""
+        self.executor.emitter.emit(kind(self.executor.session_id, 0, report.left))
+        outside_cells(log_end, self.name, kind.__name__, report)
         return report
 
     async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
@@ -439,12 +457,19 @@ class Session:
         """
         home, closing = self.manager.current_home, self._closing.locked()
         if home is None or not home.loop.is_running() or (home.closed and not closing):
-            self.manager.close()
+            self._close_idle()
         elif home.loop is running_loop():
             await self._close_at(home, timeout)
         else:
             await self.manager.run_on_home_loop(self._close_at(home, timeout))
         return self._close_report or CloseReport(canary=self.manager.canary)
+
+    def _close_idle(self) -> None:
+        """Close where nothing runs, or nothing can be told to end."""
+        if not self.manager.closed:
+            self.manager.close()
+            report = CloseReport(canary=self.manager.canary)
+            self._close_report = self._told(SessionClosed, report)
 
     async def _close_at(self, home: Home, timeout: float) -> None:
         """Close on the home loop, and keep the report."""
@@ -462,7 +487,7 @@ class Session:
                 manager.ownership.ending = manager.closed
                 if manager.closed:
                     manager.close()
-            self._close_report = replace(report, canary=manager.canary)
+            self._close_report = self._told(SessionClosed, replace(report, canary=manager.canary))
 
     async def __aenter__(self) -> Session:
         """Nothing to wait for: the session is open from the start."""
