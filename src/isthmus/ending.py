@@ -144,6 +144,14 @@ async def end_threads(
     )
 
 
+def still_running(ownership: Ownership, home: Home) -> CloseReport:
+    """What runs on in threads where the loop does not run. Nothing is told, or waited for."""
+    return CloseReport(
+        cells=home.cells_in_threads(),
+        threads=tuple(sorted(it.name for it in ownership.of_kind("thread") if it.is_alive())),
+    )
+
+
 # -- async generators and coroutines -------------------------------------------------------------
 
 

@@ -495,6 +495,11 @@ class Home:
         left = {*self.jobs(), *self.given_up} - callers
         return tuple(sorted(job.number for job in left if job.state != "queued"))
 
+    def cells_in_threads(self) -> tuple[int, ...]:
+        """Numbers of cells whose code runs in a thread. Threads: any, also without the loop."""
+        running = [it.current for it in (*self._threads(), *self._retired_threads)]
+        return tuple(sorted(job.number for job in running if job is not None))
+
     # -- a new beginning ---------------------------------------------------------------------
 
     def pause(self) -> None:

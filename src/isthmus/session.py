@@ -17,7 +17,7 @@ from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, run
 from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import RequestedContext
 from isthmus.durations import checked_seconds
-from isthmus.ending import CloseReport, end_owned, end_threads, log_end
+from isthmus.ending import CloseReport, end_owned, end_threads, log_end, still_running
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult, SessionClosed, SessionReset
 from isthmus.executor import AsyncExecutor, LateOutput
@@ -457,18 +457,20 @@ class Session:
         """
         home, closing = self.manager.current_home, self._closing.locked()
         if home is None or not home.loop.is_running() or (home.closed and not closing):
-            self._close_idle()
+            self._close_idle(home)
         elif home.loop is running_loop():
             await self._close_at(home, timeout)
         else:
             await self.manager.run_on_home_loop(self._close_at(home, timeout))
         return self._close_report or CloseReport(canary=self.manager.canary)
 
-    def _close_idle(self) -> None:
+    def _close_idle(self, home: Home | None) -> None:
         """Close where nothing runs, or nothing can be told to end."""
-        if not self.manager.closed:
-            self.manager.close()
-            report = CloseReport(canary=self.manager.canary)
+        manager = self.manager
+        if not manager.closed:
+            report = CloseReport() if home is None else still_running(manager.ownership, home)
+            manager.close()
+            report = replace(report, canary=manager.canary)
             self._close_report = self._told(SessionClosed, report)
 
     async def _close_at(self, home: Home, timeout: float) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from isthmus import Session, SessionClosedError
+from isthmus import CellResult, Session, SessionClosedError
 from support import LoopThread, cell, eventually, on_one_loop
 
 requirement = pytest.mark.requirement
@@ -182,3 +182,24 @@ async def test_a_second_close_of_one_that_was_cancelled_ends_the_rest(
     held.set()
     assert (await session.close()).clean
     assert session.manager.current_home is None
+
+
+@requirement("5.5-close")
+@on_one_loop
+def test_what_runs_on_in_threads_is_named_where_the_loop_has_ended_first() -> None:
+    session, held = Session("closing"), threading.Event()
+    session.update_namespace({"held": held})
+    waiter = "import threading; threading.Thread(target=held.wait, name='waiter').start()"
+
+    async def use() -> CellResult:
+        await session.execute(waiter)
+        return await session.run("held.wait()", context="thread", timeout=0.2)
+
+    try:
+        stuck = asyncio.run(use())
+        assert not stuck.stopped
+        report = asyncio.run(session.close())
+        assert (report.cells, report.threads) == ((stuck.cell,), ("waiter",)), report
+        assert asyncio.run(session.close()) is report
+    finally:
+        held.set()
