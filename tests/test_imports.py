@@ -26,7 +26,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("prompt_future",),
     ("mime",),
     ("events",),
-    ("cells", "jobs", "namespace_view", "queue_transport", "run_scope"),
+    ("cells", "jobs", "namespace_view", "queue_transport", "run_scope", "wire"),
+    ("values",),
+    ("failures",),
     ("colours", "displays", "output", "portal", "transport"),
     ("thread_aware_loop",),
     ("home_task", "interrupts", "live_output", "shared_loop", "streams", "task_factory"),
@@ -58,6 +60,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "thread_aware_loop": frozenset({"_make"}),
     "tracebacks": frozenset({"format_error", "safe_repr", "safe_str"}),
     "transport": frozenset({"Emitter.has_room", "Emitter.send"}),
+    "values": frozenset({"PackedValue._unpickle", "pack"}),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
 """Functions in which ``except Exception`` or ``except BaseException`` may stand."""
