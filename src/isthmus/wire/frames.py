@@ -322,7 +322,7 @@ class FrameDecoder(Generic[T]):
             ProtocolError: It ended in the middle of a frame, or was refused before.
         """
         if self._broken is None and (self._available or self._partial is not None):
-            self._broken = "the connection ended in the middle of a frame"
+            self._refuse_all("the connection ended in the middle of a frame")
         if self._broken is not None:
             raise ProtocolError(self._broken)
 
@@ -350,7 +350,7 @@ class FrameDecoder(Generic[T]):
         try:
             return self._begin()
         except ProtocolError as error:
-            self._broken, self._needed = str(error), _NEVER
+            self._refuse_all(str(error))
             raise
 
     def _begin(self) -> Received[T] | None:
@@ -413,6 +413,9 @@ class FrameDecoder(Generic[T]):
             return None
         self._partial, self._needed = None, _HEAD_BYTES
         return partial.received
+
+    def _refuse_all(self, why: str) -> None:
+        self._broken, self._needed = why, _NEVER
 
     def _joined(self) -> bytes:
         """All that is there in one piece."""
