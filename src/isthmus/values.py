@@ -30,6 +30,10 @@ TEXT_CHARACTERS = 100_000
 PROBLEM_CHARACTERS = 1_000
 """How much of the reason is sent why nothing else was."""
 
+_MODULE = vars(type)["__module__"]
+_QUALNAME = vars(type)["__qualname__"]
+"""Where all classes have these: a metaclass may have something else in their place."""
+
 
 def pack(value: object, buffers: list[Buffer], *, trusted: bool) -> Value:
     """Pack *value* for a message. Never raises, whatever the object does.
@@ -62,8 +66,8 @@ def pack(value: object, buffers: list[Buffer], *, trusted: bool) -> Value:
 def type_name(value: object) -> str:
     """The qualified name of the class of *value*, as in ``"collections.OrderedDict"``."""
     kind = type(value)
-    module = kind.__dict__.get("__module__")
-    return f"{module}.{kind.__qualname__}" if isinstance(module, str) else kind.__qualname__
+    module, name = _MODULE.__get__(kind), _QUALNAME.__get__(kind)
+    return f"{module}.{name}" if isinstance(module, str) else str(name)
 
 
 def _packed(
