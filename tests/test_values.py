@@ -34,7 +34,7 @@ class Colour(enum.IntEnum):
     RED = 1
 
 
-Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 (what users write)
+Point = collections.namedtuple("Point", "x y")
 
 
 class Table:
@@ -92,7 +92,13 @@ def crossed(value: object, *, trusted: bool = True) -> PackedValue:
 
 @requirement("7.4-plain")
 def test_types_survive_and_aliases_are_a_matter_of_pickle() -> None:
-    value = (1, [2.0, (True, None)], {"a": {(1, 2): b"x"}, "b": {3, 4}}, frozenset({"\ud800"}), 2**90)
+    value = (
+        1,
+        [2.0, (True, None)],
+        {"a": {(1, 2): b"x"}, "b": {3, 4}},
+        frozenset({"\ud800"}),
+        2**90,
+    )
     there = crossed(value)
     assert there.kind == "plain"
     back = there.load(trusted=False)
@@ -201,7 +207,9 @@ def test_a_pickle_is_loaded_when_it_is_asked_for_and_trusted() -> None:
 
 @requirement("7.4-pickle")
 def test_a_pickle_that_cannot_be_loaded_says_why() -> None:
-    with pytest.raises(ValueLoadError, match="Late cannot be loaded: ValueError: invalid") as caught:
+    with pytest.raises(
+        ValueLoadError, match="Late cannot be loaded: ValueError: invalid"
+    ) as caught:
         crossed(Late()).load(trusted=True)
     assert isinstance(caught.value.__cause__, ValueError)
     with pytest.raises(ValueLoadError):
@@ -341,7 +349,7 @@ def test_values_of_one_message_share_its_buffers_up_to_their_number() -> None:
     assert PackedValue(values[1], buffers).load(trusted=True).memory == bytes(LARGE)
 
 
-# -- what a bad peer sends ---------------------------------------------------------------------------
+# -- what a bad peer sends -------------------------------------------------------------------------
 
 
 @requirement("7.3-malformed")

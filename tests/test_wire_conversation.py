@@ -68,7 +68,7 @@ class Pair:
         ]
 
 
-# -- phases --------------------------------------------------------------------------------------------
+# -- phases ----------------------------------------------------------------------------------------
 
 
 @requirement("7.3-turns")
@@ -164,7 +164,7 @@ def test_a_worker_without_a_session_can_be_asked_and_ended() -> None:
     assert pair.phases == {Phase.CLOSED}
 
 
-# -- versions --------------------------------------------------------------------------------------------
+# -- versions --------------------------------------------------------------------------------------
 
 
 @requirement("7.3-versions")
@@ -184,7 +184,7 @@ def test_a_worker_cannot_choose_what_the_host_has_not_offered() -> None:
     pair.say("worker", Welcome(1, features=("a",)))
 
 
-# -- ids and answers -----------------------------------------------------------------------------------
+# -- ids and answers -------------------------------------------------------------------------------
 
 
 @requirement("7.3-turns")
@@ -265,7 +265,7 @@ def test_what_is_under_way_is_answered_while_the_session_closes() -> None:
     assert pair.ends["host"].asked == {4: Interrupt}
 
 
-# -- the end of the stream -------------------------------------------------------------------------------
+# -- the end of the stream -------------------------------------------------------------------------
 
 
 @requirement("7.3-turns")

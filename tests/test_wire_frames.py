@@ -14,7 +14,6 @@ from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.frames import (
     GROWTH_BYTES,
     READ_BYTES,
-    SHARED,
     Bytes,
     FrameDecoder,
     Received,
@@ -137,7 +136,7 @@ def test_messages_after_a_frame_with_buffers_are_read_by_either_way() -> None:
     assert [it.message for it in all_frames(decoder, [b""])] == [(0, b"first"), (0, b"second")]
 
 
-# -- descriptors -------------------------------------------------------------------------------------
+# -- descriptors -----------------------------------------------------------------------------------
 
 
 @requirement("7.4-shared")
@@ -174,7 +173,7 @@ def test_a_frame_whose_descriptors_have_not_come_is_refused() -> None:
         all_frames(a_decoder(), sent.parts)
 
 
-# -- limits ------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 LIMITS = Limits(body_bytes=10, buffer_bytes=20)
 
@@ -215,7 +214,7 @@ def test_a_frame_that_is_too_large_is_refused_by_its_head() -> None:
         all_frames(a_decoder(LIMITS), [announced])
 
 
-# -- what is malformed ---------------------------------------------------------------------------------
+# -- what is malformed -----------------------------------------------------------------------------
 
 
 @requirement("7.3-malformed")

@@ -45,7 +45,7 @@ def there(message: Any, sender: Any = None) -> Any:
     return received.message
 
 
-# -- the catalogue -------------------------------------------------------------------------------------
+# -- the catalogue ---------------------------------------------------------------------------------
 
 
 @requirement("7.3-messages")
@@ -87,11 +87,11 @@ def test_words_that_a_session_knows_are_those_of_the_protocol() -> None:
 
 @requirement("7.3-messages")
 def test_an_outcome_has_the_fields_of_a_result() -> None:
-    fields = {it for it in events.CellResult.__dataclass_fields__}
+    fields = set(events.CellResult.__dataclass_fields__)
     assert set(Outcome.__struct_fields__) - {"id"} == fields
 
 
-# -- there and back --------------------------------------------------------------------------------------
+# -- there and back --------------------------------------------------------------------------------
 
 
 @requirement("7.3-messages")
@@ -165,7 +165,7 @@ def test_a_message_nested_without_end_is_malformed() -> None:
                 decoder.next_frame()
 
 
-# -- other versions ----------------------------------------------------------------------------------------
+# -- other versions --------------------------------------------------------------------------------
 
 
 @requirement("7.3-messages")

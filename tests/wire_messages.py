@@ -1,5 +1,8 @@
 """Messages for tests, made from the types of their fields: one of each kind, or any.
 
+``python tests/wire_messages.py`` prints frames for ``tests/data/frames_of_version_1.toml``, when
+there is a new message; what is there already must not change.
+
 Refuses to know: what a message means.
 """
 
@@ -59,7 +62,7 @@ def _sample(kind: types.Type) -> Any:  # noqa: PLR0911 (a case for each type)
     raise AssertionError(kind)
 
 
-# -- any message -------------------------------------------------------------------------------------
+# -- any message -----------------------------------------------------------------------------------
 
 TEXTS = st.text(st.characters(), max_size=20) | st.text("\\\ud800\udcffu0", max_size=10)
 """Any text, lone surrogates and backslashes among it."""
@@ -115,3 +118,12 @@ def _any_field(field: types.Field) -> st.SearchStrategy[Any]:
         default: Callable[[], Any] = field.default_factory
         return st.builds(default) | _any(field.type)
     return st.just(field.default) | _any(field.type)
+
+
+if __name__ == "__main__":
+    from isthmus.wire.codec import Encoder
+
+    for made in (required, full):
+        print(f"\n[{made.__name__}]")
+        for name in sorted(KINDS):
+            print(f'{name} = "{Encoder().encode(made(KINDS[name])).hex()}"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from typing import Any
@@ -69,7 +70,7 @@ def test_any_split_of_the_stream_gives_the_same_messages(side: Side, data: st.Da
     assert found == [(message, [bytes(it) for it in buffers]) for message, buffers in sent]
 
 
-# -- what nobody has sent -----------------------------------------------------------------------------
+# -- what nobody has sent --------------------------------------------------------------------------
 
 _SMALL = (
     st.none() | st.booleans() | st.integers(-2, 1 << 40) | st.floats() | st.text() | st.binary()
@@ -126,7 +127,7 @@ def test_anything_gives_messages_or_a_protocol_error(receiver: Side, stream: byt
         assert all(type(message) in SENT_BY[other_side(receiver)] for message, _ in found)
 
 
-# -- who may send what when -----------------------------------------------------------------------------
+# -- who may send what when ------------------------------------------------------------------------
 
 
 class Talk:
@@ -185,7 +186,7 @@ def test_messages_that_cross_on_their_way_are_never_out_of_turn(data: st.DataObj
         assert (host.asked, host.owed, host.objects) == (worker.owed, worker.asked, worker.objects)
 
 
-# -- values -----------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 _KEYS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.binary(max_size=5),
@@ -249,7 +250,5 @@ def test_what_is_no_plain_value_is_refused(data: bytes, flips: list[int], value:
     for flip in flips:
         damaged[(flip >> 8) % len(damaged)] ^= flip & 0xFF
     for each in (data, bytes(damaged)):
-        try:
+        with contextlib.suppress(ProtocolError):
             decode_plain(each, buffers)
-        except ProtocolError:
-            pass

@@ -19,6 +19,12 @@ needs none, and a new message has a feature's name (see docs/protocol.md)."""
 VERSIONS: tuple[int, ...] = (VERSION,)
 """All that this package speaks, the best one first."""
 
+SHARED_BUFFERS = "shared-buffers"
+"""The feature: buffers may come as descriptors of shared memory."""
+
+FEATURES: tuple[str, ...] = (SHARED_BUFFERS,)
+"""All that version 1 has. Who takes part in a connection names those that it has a use for."""
+
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     """The host begins.
