@@ -39,8 +39,8 @@ ESCAPED = 0x01
 """Flag of a frame: the texts of its message are escaped."""
 
 _ENCODE = msgspec.msgpack.Encoder().encode
-_SURROGATE_OR_BACKSLASH = re.compile("[\ud800-\udfff\\\\]")
-_ESCAPE = re.compile(r"\\(\\|u[0-9a-f]{4})")
+_SURROGATE_OR_BACKSLASH = "[\ud800-\udfff\\\\]"  # compiled when it is needed, which is seldom
+_ESCAPE = r"\\(\\|u[0-9a-f]{4})"
 
 _MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError, MemoryError)
 """What msgspec raises when it is given something else than a message."""
@@ -133,10 +133,14 @@ def _double(value: int) -> float:
 
 
 def _escaped(text: str) -> str:
-    return _SURROGATE_OR_BACKSLASH.sub(
-        lambda found: "\\\\" if found[0] == "\\" else f"\\u{ord(found[0]):04x}", text
+    return re.sub(
+        _SURROGATE_OR_BACKSLASH,
+        lambda found: "\\\\" if found[0] == "\\" else f"\\u{ord(found[0]):04x}",
+        text,
     )
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda found: "\\" if found[1] == "\\" else chr(int(found[1][1:], 16)), text)
+    return re.sub(
+        _ESCAPE, lambda found: "\\" if found[1] == "\\" else chr(int(found[1][1:], 16)), text
+    )
