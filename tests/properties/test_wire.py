@@ -170,7 +170,7 @@ class Talk:
 @given(data=st.data())
 def test_messages_that_cross_on_their_way_are_never_out_of_turn(data: st.DataObject) -> None:
     talk = Talk()
-    for _ in range(data.draw(st.integers(5, 60))):
+    for _ in range(data.draw(st.integers(5, 40))):
         side = data.draw(st.sampled_from(SIDES))
         legal = sorted(LEGAL[talk.ends[side].phase][side], key=str)
         if legal and data.draw(st.booleans()):

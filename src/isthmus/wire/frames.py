@@ -11,8 +11,8 @@ Refuses to know: messages, and what buffers hold. Descriptors are numbers: passi
 closing them is for whoever does I/O.
 
 Guarantees: any split of the stream gives the same frames; what is received is copied once at most,
-and a buffer not at all when it is read into :meth:`FrameDecoder.get_buffer`; memory grows with what
-has arrived, not with what a head announces.
+and a buffer not at all when it is read into :meth:`FrameDecoder.get_buffer` (by uvloop once, if it
+is for ``bytes``); memory grows with what has arrived, not with what a head announces.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from io import BytesIO
 from typing import Generic, NoReturn, TypeVar
 
@@ -187,11 +188,15 @@ class _BufferUnderWay:
 
     def window(self) -> memoryview:
         """Where to put the bytes that come next; not empty as long as some are missing."""
-        self._close_window()
+        if self._window is not None:
+            self._window.release()  # or else nothing can grow
         store, filled = self._store, self._filled
         if store.seek(0, 2) == filled:
-            store.seek(min(self._size, filled + max(GROWTH_BYTES, filled >> 3)) - 1)
+            end = min(self._size, filled + max(GROWTH_BYTES, filled >> 3))
+            store.seek(end - 1)
             store.write(b"\0")
+            if end == self._size:
+                store.getvalue()  # gives back what was reserved beyond the end
         self._window = store.getbuffer()[filled:]
         return self._window
 
@@ -213,17 +218,10 @@ class _BufferUnderWay:
 
     def take(self) -> Bytes:
         """The whole buffer."""
-        self._close_window()
-        contents = self._store.getvalue()
-        if not self._writable:
-            return contents
-        del contents  # or else getbuffer() copies, so that nobody sees bytes change
-        return self._store.getbuffer()
-
-    def _close_window(self) -> None:
-        if self._window is not None:
-            self._window.release()
-            self._window = None
+        with suppress(BufferError):  # uvloop holds the window still; then bytes are a copy
+            if self._window is not None:
+                self._window.release()
+        return self._store.getbuffer() if self._writable else self._store.getvalue()
 
 
 class _FrameUnderWay(Generic[T]):
