@@ -26,8 +26,13 @@ KINDS: dict[str, type[Any]] = {
 
 def required(kind: type[Any], **given: Any) -> Any:
     """A message of *kind* with nothing but its required fields, and what is *given*."""
+    return kind(**_required_fields(kind) | given)
+
+
+@functools.cache
+def _required_fields(kind: type[Any]) -> dict[str, Any]:
     fields = [it for it in msgspec.structs.fields(kind) if it.required]
-    return kind(**{it.name: _sample(types.type_info(it.type)) for it in fields} | given)
+    return {it.name: _sample(types.type_info(it.type)) for it in fields}
 
 
 def full(kind: type[Any]) -> Any:
