@@ -9,6 +9,7 @@ import pickle
 import threading
 from typing import Any
 
+import msgspec
 import pytest
 
 from isthmus import InternalError, ProtocolError, UntrustedValueError, ValueLoadError
@@ -120,6 +121,33 @@ def test_what_would_come_back_as_something_else_is_not_plain(value: object) -> N
     assert packed(value, trusted=False)[0].kind == "repr"
     back = crossed(value).load(trusted=True)
     assert back == value and type(back) is type(value)
+
+
+@requirement("7.4-plain")
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800", [2**64], {"\ud800": "\udfff"}])
+def test_what_messagepack_cannot_hold_is_plain_all_the_same(value: object) -> None:
+    assert crossed(value).load(trusted=False) == value
+
+
+@requirement("7.3-malformed")
+@pytest.mark.parametrize(
+    "data",
+    [
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(code, payload))
+        for code, payload in [
+            (10, b"\x90"),  # no such extension
+            (1, b"\x80"),  # a tuple of a map
+            (2, b"\x91\x90"),  # a set with a list
+            (4, b"\x91\x01"),  # half a pair
+            (6, b"\xff"),  # no text
+            (7, b"1234567"),  # half a complex
+            (9, b"\0\0\0\1"),  # a buffer that is not there
+        ]
+    ],
+)
+def test_what_is_no_plain_value_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="this is no plain value"):
+        PackedValue(Value(data=data)).load(trusted=True)
 
 
 @requirement("7.4-plain")

@@ -47,6 +47,13 @@ def pack(value: object, buffers: list[Buffer], *, trusted: bool) -> Value:
 
     Threads: any. It calls methods of the object.
     """
+    try:
+        return _as_it_can(value, buffers, trusted)
+    except BaseException as error:  # a boundary: __reduce__ is user code
+        return _shown(value, _reason(error))
+
+
+def _as_it_can(value: object, buffers: list[Buffer], trusted: bool) -> Value:
     room = BUFFERS - len(buffers) - 1  # one is for the packed bytes themselves
     try:
         data, large = encode_plain(value, exactly=trusted, room=room)
@@ -54,13 +61,8 @@ def pack(value: object, buffers: list[Buffer], *, trusted: bool) -> Value:
     except NotPlainError:
         if not trusted:
             return _shown(value, "the receiver takes no pickles")
-    except BaseException as error:  # a boundary: nothing about a value may fail its cell
-        return _shown(value, _reason(error))
-    try:
-        data, out_of_band = _pickled(value, room)
-        return _packed("pickle", data, out_of_band, buffers, type_name(value))
-    except BaseException as error:  # a boundary: __reduce__ is user code
-        return _shown(value, _reason(error))
+    data, out_of_band = _pickled(value, room)
+    return _packed("pickle", data, out_of_band, buffers, type_name(value))
 
 
 def type_name(value: object) -> str:
@@ -93,10 +95,7 @@ def _pickled(value: object, room: int) -> tuple[bytes, list[Buffer]]:
     out_of_band: list[Buffer] = []
 
     def stays_in_band(buffer: PickleBuffer) -> bool:
-        try:
-            memory = buffer.raw()
-        except BufferError:  # it is not contiguous
-            return True
+        memory = buffer.raw()
         if memory.nbytes < OUT_OF_BAND_BYTES or len(out_of_band) >= room:
             return True
         out_of_band.append(memory)

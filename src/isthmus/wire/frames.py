@@ -409,14 +409,14 @@ class FrameDecoder(Generic[T]):
         """Too little has come to begin with a frame; one that has begun may be complete by now."""
         if self._broken is not None:
             raise ProtocolError(self._broken)
+        if not self._available:
+            self._data, self._at = b"", 0  # it may be large
         return self._fill(self._partial)
 
     def _fill(self, partial: _FrameUnderWay[T] | None) -> Received[T] | None:
         """What *partial* holds, if what came suffices for its buffers."""
         if partial is None:
             return None
-        if self._more:
-            self._join()
         used = partial.fill(memoryview(self._data)[self._at :])
         self._at += used
         self._available -= used
