@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("events",),
     ("cells", "jobs", "namespace_view", "queue_transport", "run_scope", "wire"),
     ("values",),
-    ("failures",),
+    ("remote_failures",),
     ("colours", "displays", "output", "portal", "transport"),
     ("thread_aware_loop",),
     ("home_task", "interrupts", "live_output", "shared_loop", "streams", "task_factory"),

@@ -15,7 +15,7 @@ from isthmus import (
     UnknownNameError,
     errors,
 )
-from isthmus.failures import error_of, failure_of
+from isthmus.remote_failures import error_of, failure_of
 from isthmus.values import PackedValue
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.frames import Buffer
