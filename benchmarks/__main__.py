@@ -14,6 +14,7 @@ from benchmarks.crossing import crossing
 from benchmarks.measure import Figure, table
 from benchmarks.memory import idle_session
 from benchmarks.output import output
+from benchmarks.ownership import many_tasks, open_and_close, trivial_cells
 from benchmarks.stalls import longest_stall
 
 GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
@@ -21,6 +22,7 @@ GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
     "cells": (cells, namespace_size, atomic_cells),
     "crossing": (crossing, longest_stall),
     "output": (output,),
+    "ownership": (trivial_cells, many_tasks, open_and_close),
 }
 """Memory first: later cases leave memory that the allocator keeps."""
 

@@ -12,7 +12,8 @@ SESSIONS = 2_000
 ALLOWED_KB = 25.0
 
 
-def _resident_kb() -> float:
+def resident_kb() -> float:
+    """Resident memory of this process, in kB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return float(line.split()[1])
@@ -25,12 +26,12 @@ async def idle_session(_rounds: int) -> list[Figure]:
     for session in warm:
         await session.run("x = 1")
     gc.collect()
-    before = _resident_kb()
+    before = resident_kb()
     sessions = [Session("idle") for _ in range(SESSIONS)]
     for session in sessions:
         await session.run("x = 1")
     gc.collect()
-    each = (_resident_kb() - before) / SESSIONS
+    each = (resident_kb() - before) / SESSIONS
     for session in [*warm, *sessions]:
         await session.close()
     name = f"idle session, {SESSIONS:,} of them"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +22,12 @@ _WATCH = pytest.StashKey[LoopWatch]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The markers of this suite."""
+    """The markers of this suite, and SIGINT as programs know it.
+
+    A shell script starts what it puts into the background with SIGINT ignored, and so would every
+    child process that a test starts and interrupts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "requirement(*ids): the test shows that these rows of requirements.py hold"
     )

@@ -63,6 +63,10 @@ REQUIREMENTS: dict[str, str] = {
     "3.2-scopes": (
         "A TaskGroup, timeout or anyio cancel scope entered in one cell can be left in a later one."
     ),
+    "3.2-concurrent": (
+        "A concurrent cell has a copy of the context variables, and no part in the scopes of the "
+        "others; a nested one shares both with its parent."
+    ),
     "3.2-current-task": "current_task() is stable.",
     "3.2-cancel-ours": (
         "Cancelling a cell cancels what it is doing, not the task; it is uncancelled at the "
@@ -147,6 +151,11 @@ REQUIREMENTS: dict[str, str] = {
         "Loop-bound objects have one home: the home loop, from whichever context they are used."
     ),
     # ownership
+    "5.1-ledger": (
+        "Every coroutine, task, async generator and thread that session code makes is listed with "
+        "the cell and line that made it, by name or container at the end of a cell, when it "
+        "begins, or by a census of all objects."
+    ),
     "5.1-weak": "Finished entries of the ledger go; what nobody holds is not pinned.",
     "5.2-adoption": (
         "A bare coroutine bound to a name becomes a task of the home loop; all names that held "
@@ -236,10 +245,29 @@ REQUIREMENTS: dict[str, str] = {
     "4.5-deadlocks": (
         "A wait that cannot end raises with both sides named, or is bounded by the cell's timeout."
     ),
-    "5.4-failures": "A failed task that nobody awaits is reported promptly.",
+    "5.4-failures": (
+        "A failed task that is dropped without anybody's having asked for its error is told "
+        "promptly, as an event and in the output of its cell; without a transport the host hears."
+    ),
+    "5.4-unawaited": (
+        "A coroutine that is dropped unawaited is told in the output of the cell that made it, "
+        "whose line is named; one that is no session's warns as ever."
+    ),
+    "5.4-threads": (
+        "A thread of a session that dies of an exception is told in the output of its cell."
+    ),
+    "5.5-reset": (
+        "reset() ends what is owned, children before parents, within a bound, and brings names, "
+        "flags, history, sources, thread and context variables back to what they were at first; "
+        "it is safe while cells run and when called from a cell, and reports what would not end."
+    ),
     "5.5-close": (
         "close() is bounded in time, idempotent, safe while cells run and when called from a cell, "
         "and reports what would not end."
+    ),
+    "5.5-leaks": (
+        "Of a closed session nothing is left: no object of its namespace, no thread, task, "
+        "descriptor, source or module; what others still hold is named in the report."
     ),
     "4-given": (
         "Capabilities and interceptors that cannot be given are refused by name, and nothing stays."
@@ -254,6 +282,14 @@ REQUIREMENTS: dict[str, str] = {
         "are exact, coroutines adopted, context, duration; unwrap()."
     ),
     "events": "CellStarted, Output, CellFinished and the rest go to the transport in order.",
+    "9-report": (
+        "session.report() says in a few lines how many cells there were and how they ended, what "
+        "they have made and left, the names and the memory."
+    ),
+    "9-log": (
+        "What happens is logged under isthmus.*, with the session, the cell and the rest as "
+        "attributes of the record, and outside of cells; a reset and the end are events too."
+    ),
     # asyncio.run in a cell
     "10-asyncio-run": (
         "asyncio.run and asyncio.Runner in session code run a task of the home loop to its end, in "
@@ -282,6 +318,10 @@ REQUIREMENTS: dict[str, str] = {
     "bad-closed-loop": "set_event_loop with a closed loop.",
     "bad-after-close": "execute after close.",
     "bad-two-loops": "Two sessions on two loops in two threads.",
+    "bad-hostile": (
+        "Session code that breaks what it shares with the host: both go on; what cannot be "
+        "survived in one process ends it at once, and says why."
+    ),
     "bad-transport": "A transport that raises or is slow.",
     # the package
     # the worker

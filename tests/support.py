@@ -17,6 +17,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -390,6 +391,8 @@ class Census:
             "threading.Thread.start": threading.Thread.start,
             "ThreadPoolExecutor.submit": ThreadPoolExecutor.submit,
             "gc.callbacks": [it for it in gc.callbacks if "isthmus" in str(it)],
+            "warnings._warn_unawaited_coroutine": warnings._warn_unawaited_coroutine,  # type: ignore[attr-defined]
+            "coroutine origins": sys.get_coroutine_origin_tracking_depth(),
             "asyncio.current_task": asyncio.current_task,
             "asyncio.tasks.current_task": asyncio.tasks.current_task,
             "asyncio.run": asyncio.run,

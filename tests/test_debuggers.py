@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import io
+import pdb
 import re
 import traceback
+import weakref
 from typing import Any
 
 import pytest
 
 from isthmus import Session
 from support import cell, run_in_child
-
-requirement = pytest.mark.requirement
 
 PROGRAM = """
 import asyncio, sys
@@ -69,7 +71,7 @@ def debug(context: str, code: str, *commands: str) -> tuple[list[tuple[str, str]
 # -- pdb ---------------------------------------------------------------------------------------
 
 
-@requirement("4.1-debuggers")
+@pytest.mark.requirement("4.1-debuggers")
 def test_pdb_steps_over_run_sync_to_the_next_line(context: str) -> None:
     at_prompt = "p run_sync(asyncio.sleep(0.01, 'at the prompt'))"
     commands = [*STOP_IN_WORK, "n", at_prompt, "n", *WALK_UP, "c"]
@@ -79,6 +81,7 @@ def test_pdb_steps_over_run_sync_to_the_next_line(context: str) -> None:
     assert "outcome: 5 None None" in said
 
 
+@pytest.mark.requirement("4.1-debuggers")
 @pytest.mark.parametrize("on_loop", ["async", "sync"])
 def test_pdb_breaks_and_steps_in_an_async_function_below_run_sync(on_loop: str) -> None:
     commands = [*STOP_IN_WORK, "n", "tbreak answer", "n", "n", "n", *WALK_UP, "c"]
@@ -89,6 +92,7 @@ def test_pdb_breaks_and_steps_in_an_async_function_below_run_sync(on_loop: str) 
     assert "outcome: 5 None None" in said
 
 
+@pytest.mark.requirement("4.1-debuggers")
 def test_pdb_steps_into_the_async_function_that_run_sync_is_given(context: str) -> None:
     code = "import pdb\npdb.Pdb(skip=['isthmus.*', 'asyncio.*', 'selectors']).runcall(work)"
     places, said = debug(context, code, "n", "s", "n", "c")
@@ -100,9 +104,19 @@ def test_pdb_steps_into_the_async_function_that_run_sync_is_given(context: str) 
     assert "outcome: 5 None None" in said
 
 
+@pytest.mark.requirement("4.1-debuggers")
+def test_a_breakpoint_in_an_async_function_stops_there_in_every_context(context: str) -> None:
+    code = "def call(): return run_sync(stop())\ncall()"
+    (_, *places), said = debug(context, code, "until 15", "p late", "c")
+    assert places == [("stop", "return late")]
+    assert "(Pdb) 7" in said
+    assert "outcome: 7 None None" in said
+
+
 # -- tracebacks --------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("4.1-debuggers")
 async def test_a_traceback_has_each_of_the_users_frames_once_and_in_order(
     session: Session, context: Any
 ) -> None:
@@ -170,6 +184,7 @@ for context in ("async", "sync", "thread"):
 """
 
 
+@pytest.mark.requirement("4.1-debuggers")
 def test_stacks_can_be_looked_at_while_a_cell_waits() -> None:
     ended = run_in_child(LOOKER)
     assert ended.status == 0, ended
@@ -179,3 +194,23 @@ def test_stacks_can_be_looked_at_while_a_cell_waits() -> None:
         "thread answered True",
     ]
     assert ended.stderr.count('"<demo cell 2>", line 1 in <module>') == 1
+
+
+# -- what a debugger leaves --------------------------------------------------------------------
+
+
+@pytest.mark.requirement("4.1-debuggers")
+@pytest.mark.parametrize("on_loop", ["async", "sync"])
+async def test_a_debugger_does_not_keep_a_session_that_is_closed(
+    on_loop: Any,
+) -> None:
+    session = Session()
+    debugger = pdb.Pdb(stdin=io.StringIO("n\nn\nc\n"), stdout=io.StringIO(), nosigint=True)
+    session.update_namespace({"debugger": debugger})
+    await session.execute("class Planted: pass\nplanted = Planted()")
+    planted = weakref.ref(session.namespace["planted"])
+    await session.execute("debugger.set_trace()\nx = 1\ny = 2\nz = 3", context=on_loop)
+    await session.close()
+    del session, debugger
+    gc.collect()
+    assert planted() is None

@@ -208,8 +208,9 @@ GENERATORS = cell("""
 async def test_async_generators_begun_inside_are_closed_and_no_others(
     session: Session, context: str, flavour: str
 ) -> None:
-    hooks = sys.get_asyncgen_hooks()
+    at_first = sys.get_asyncgen_hooks()
     await session.execute(GENERATORS)
+    hooks = sys.get_asyncgen_hooks()
     code = cell("""
         outside = await begin("outside")
         inside = asyncio.run(begin("inside"))
@@ -219,6 +220,8 @@ async def test_async_generators_begun_inside_are_closed_and_no_others(
     assert await session.execute(code, context=context) == (["inside"], 2, "ended")
     assert sys.get_asyncgen_hooks() == hooks
     await session.execute("await outside.aclose()")
+    await session.close()
+    assert sys.get_asyncgen_hooks() == at_first
 
 
 @requirement("10-asyncio-run")
@@ -250,7 +253,8 @@ async def test_a_loop_without_hooks_for_generators_is_served_too(session: Sessio
     sys.set_asyncgen_hooks(None, None)
     try:
         await session.execute("inside = asyncio.run(begin('inside'))")
-        assert sys.get_asyncgen_hooks() == (None, None)
+        first, last = sys.get_asyncgen_hooks()
+        assert getattr(first, "previous", "theirs") is None and last is None
     finally:
         sys.set_asyncgen_hooks(*before)
     assert session.namespace["closed"] == ["inside"]

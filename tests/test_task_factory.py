@@ -1,4 +1,4 @@
-"""Tasks that session code starts: how they fail."""
+"""Tasks that session code starts: how they fail, and how they look."""
 
 from __future__ import annotations
 
@@ -130,3 +130,13 @@ def test_a_task_of_the_host_that_exits_ends_the_hosts_loop_as_ever() -> None:
         asyncio.run(main())
         """
     assert run_in_child(program).status == 7
+
+
+async def test_a_task_is_shown_by_the_name_of_its_coroutine(session: Session, context: Any) -> None:
+    await session.execute(
+        "async def work(): await asyncio.sleep(0)\n"
+        "task = asyncio.create_task(work())\nshown = repr(task)\nawait task",
+        context=context,
+    )
+    assert "coro=<work() " in session.namespace["shown"]
+    assert session.namespace["task"].get_coro().__qualname__ == "work"

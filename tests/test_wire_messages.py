@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from isthmus import MessageTooLargeError, ProtocolError, events
+from isthmus import CloseReport, MessageTooLargeError, ProtocolError, events
 from isthmus.context_bridge import RequestedContext as SessionContext
 from isthmus.errors import IsthmusError
 from isthmus.executor import LateOutput
@@ -21,7 +21,7 @@ from isthmus.wire.codec import ESCAPED, Encoder, message_decoder
 from isthmus.wire.handshake import VERSIONS, Hello, agreed_version
 from isthmus.wire.limits import Limits
 from isthmus.wire.parts import RequestedContext, Value
-from isthmus.wire.replies import Done, Outcome, Pending
+from isthmus.wire.replies import Done, Ended, Outcome, Pending
 from isthmus.wire.requests import GetName, Open, RunCell, UpdateNames
 from wire_messages import KINDS, full, required
 
@@ -89,6 +89,12 @@ def test_words_that_a_session_knows_are_those_of_the_protocol() -> None:
 def test_an_outcome_has_the_fields_of_a_result() -> None:
     fields = set(events.CellResult.__dataclass_fields__)
     assert set(Outcome.__struct_fields__) - {"id"} == fields
+
+
+@requirement("7.3-messages")
+def test_the_end_of_a_session_has_the_fields_of_a_report() -> None:
+    here = {"loop", "canary"}  # of a session's own process
+    assert set(Ended.__struct_fields__) - {"id"} == set(CloseReport.__dataclass_fields__) - here
 
 
 # -- there and back --------------------------------------------------------------------------------

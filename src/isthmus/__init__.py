@@ -5,6 +5,7 @@ from isthmus.blocking_session import BlockingSession
 from isthmus.capabilities import Capability, capability
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
 from isthmus.displays import display
+from isthmus.ending import CloseReport
 from isthmus.errors import (
     AlreadyAwaitedError,
     BudgetExceeded,
@@ -50,14 +51,19 @@ from isthmus.events import (
     CellStarted,
     Context,
     CoroutineAdopted,
+    CoroutineDropped,
     CoroutineSettled,
     Display,
     Event,
     NamespaceUpdated,
     Output,
     OutputDropped,
+    SessionClosed,
+    SessionReset,
     Status,
     StreamName,
+    TaskFailed,
+    ThreadDied,
 )
 from isthmus.executor import AsyncExecutor, LateOutput
 from isthmus.interceptors import (
@@ -75,9 +81,10 @@ from isthmus.mime import MimeBundle
 from isthmus.namespace import NamespaceManager
 from isthmus.namespace_sync import NamespaceSynchronizer, ValidationReport
 from isthmus.namespace_view import NamespaceView
+from isthmus.ownership import LedgerCount, LedgerEntry
 from isthmus.portal import can_run_sync, run_sync
 from isthmus.queue_transport import QueueTransport
-from isthmus.session import CloseReport, Session
+from isthmus.session import Session
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
 
@@ -109,6 +116,7 @@ __all__ = [
     "CollectorError",
     "Context",
     "CoroutineAdopted",
+    "CoroutineDropped",
     "CoroutinePolicy",
     "CoroutineSettled",
     "CrossingError",
@@ -127,6 +135,8 @@ __all__ = [
     "Journal",
     "JournalEntry",
     "LateOutput",
+    "LedgerCount",
+    "LedgerEntry",
     "LoopError",
     "MemoryTransport",
     "MessageTooLargeError",
@@ -146,12 +156,16 @@ __all__ = [
     "RequestedContext",
     "ReservedNameError",
     "Session",
+    "SessionClosed",
     "SessionClosedError",
+    "SessionReset",
     "SettledCoroutines",
     "Status",
     "StreamName",
     "TaskDestroyedError",
+    "TaskFailed",
     "ThreadAwareLoop",
+    "ThreadDied",
     "Timeout",
     "Transport",
     "UnknownNameError",

@@ -16,18 +16,23 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, cast
 
-from isthmus.blocking import blocking_names
+from isthmus.blocking import AWAIT, blocking_names
 from isthmus.capabilities import Capability, mark_of, no_input
 from isthmus.cells import CellCompiler
+from isthmus.census import sweep
 from isthmus.displays import display
 from isthmus.durations import checked_seconds
 from isthmus.errors import ForkedProcessError, LoopError, SessionClosedError
+from isthmus.failures import FailureReports, Kind
+from isthmus.generator_hooks import generator_hooks
+from isthmus.holders import Canary
 from isthmus.home import Home, call_if_alive
 from isthmus.hook_set import install_hooks
 from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.ledger import CoroutineLedger, CoroutinePolicy, SettledCoroutines
 from isthmus.loop_calls import call_on_loop, spawn
 from isthmus.namespace import NamespaceManager
+from isthmus.ownership import Ownership
 from isthmus.portal import run_sync
 from isthmus.rollback import Undone
 from isthmus.sources import SourceBook
@@ -74,7 +79,9 @@ class AsyncNamespaceManager(NamespaceManager):
         book = name if main else self.module_name.removeprefix("isthmus_")
         self.sources = SourceBook(book, file)
         self.compiler = CellCompiler(self.sources)
-        self.ledger = CoroutineLedger(self, coroutine_policy)
+        self.reports = FailureReports(name)
+        self.ownership = Ownership(self.namespace, self.sources, self.reports)
+        self.ledger = CoroutineLedger(self, coroutine_policy, self.ownership)
         self.closed = False
         self.binds_invisibly = False
         self._cell_numbers = itertools.count(1)
@@ -85,10 +92,17 @@ class AsyncNamespaceManager(NamespaceManager):
         self._hooks = hooks
         self._remove_hooks: weakref.finalize[..., Any] | None = None
         self._context = contextvars.copy_context()
+        self._context_at_first = self._context.copy()
         self.namespace.setdefault("__file__", self.sources.module_file)
+        self._at_first = dict(self.namespace)
         self.interceptors: tuple[Interceptor, ...] = ()
         self.add_prelude({"run_sync": run_sync, "spawn": spawn, "call_on_loop": call_on_loop})
         self.add_prelude({"display": display, "input": no_input, **blocking_names(run_sync)})
+
+    @property
+    def canary(self) -> Canary:
+        """What tells whether anybody still holds the namespace, once this object is gone."""
+        return weakref.ref(self._prelude[AWAIT])
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -129,11 +143,13 @@ class AsyncNamespaceManager(NamespaceManager):
             SessionClosedError: The namespace is closed.
         """
         home = self._home
-        if home is not None and home.loop is loop and not home.closed:
-            return home
-        if self._loop is None or self._loop is loop or self._loop.is_closed():
-            return self.home()
-        return None
+        if home is None or home.loop is not loop or home.closed:
+            if self._loop is not None and self._loop is not loop and not self._loop.is_closed():
+                return None
+            home = self.home()
+        if self._hooks:
+            generator_hooks.renew()
+        return home
 
     def home(self) -> Home:
         """The home of the cells, made at its first use.
@@ -165,6 +181,7 @@ class AsyncNamespaceManager(NamespaceManager):
         self._home = Home(
             loop,
             name=self.name,
+            ownership=self.ownership,
             context=self._context,
             on_shutdown=lambda: call_if_alive(released),
         )
@@ -182,7 +199,7 @@ class AsyncNamespaceManager(NamespaceManager):
 
     def _install_hooks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Install what the process and the loop share, to be removed however this object ends."""
-        remove = install_hooks(loop, id(self.namespace), all_of_them=self._hooks)
+        remove = install_hooks(loop, id(self.namespace), self.ownership, all_of_them=self._hooks)
         self._remove_hooks = weakref.finalize(self, remove)
 
     def _release_hooks(self) -> None:
@@ -391,19 +408,69 @@ class AsyncNamespaceManager(NamespaceManager):
             raise LoopError(f"the loop of namespace {self.name!r} does not run: {loop!r}")
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
+    # -- the ledger --------------------------------------------------------------------------
+
+    def census(self) -> dict[Kind, int]:
+        """How much of each kind there is. See :meth:`Session.census`."""
+        found = sweep(self.ownership)
+        for it in (*found.coroutines, *found.generators):
+            self.ownership.note_found(it)
+        threads = [it for it in self.ownership.of_kind("thread") if it.is_alive()]
+        return {
+            "coroutine": len(found.coroutines),
+            "task": len(found.tasks),
+            "async generator": len(found.generators),
+            "thread": len(threads),
+        }
+
     # -- the end -----------------------------------------------------------------------------
+
+    def leave_home(self) -> set[asyncio.Future[Any]]:
+        """Let the jobs to come have a new task, thread and context variables, as at first.
+
+        Returns:
+            What ends with the old task and thread.
+
+        Threads: the loop's, or any when the loop does not run.
+        """
+        context = self._context_at_first.copy()
+        home = self._home
+        if home is None or home.closed or not home.loop.is_running():
+            self._forget_home("the session was reset")
+            self._context = context
+            return set()
+        return home.start_over(context)
+
+    def clear(self) -> None:
+        """Bring the namespace back to what it was at first, with its sources and flags."""
+        self._drop_pending()
+        self.ledger.pending = {}
+        self._async_functions.clear()
+        self.binds_invisibly = False
+        super().clear()
+        self.compiler.clear()
+        self.compiler.flags = 0
+        self.sources.close()
+
+    def _drop_pending(self) -> None:
+        """Close what was left behind and never became a task."""
+        for coroutine in list(self.ledger.pending.values()):
+            if not isinstance(coroutine, asyncio.Task):
+                coroutine.close()
+
+    def end_home(self) -> None:
+        """Refuse what comes and end the home: the first half of :meth:`close`. Idempotent."""
+        self.closed = True
+        if self._home is not None:
+            self._home.close(f"session {self.name!r} is closed")
 
     def close(self) -> None:
         """End the home, drop the sources and the module. Idempotent; does not wait.
 
         Threads: the loop's, or any when the loop does not run.
         """
-        if self.closed:
-            return
-        self.closed = True
-        for coroutine in list(self.ledger.pending.values()):
-            if not isinstance(coroutine, asyncio.Task):
-                coroutine.close()
-        self._forget_home(f"session {self.name!r} is closed")
+        self.end_home()
+        self._drop_pending()
+        self._forget_home()
         self.sources.close()
         super().close()

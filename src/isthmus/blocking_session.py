@@ -19,17 +19,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from isthmus.async_namespace import CLEAN_UP_SECONDS
 from isthmus.background_loop import BackgroundLoop
 from isthmus.capabilities import Capability
+from isthmus.ending import CloseReport
 from isthmus.errors import DeadlockError, InternalError
 from isthmus.jobs import current_job
 from isthmus.namespace_view import NamespaceView
 from isthmus.portal import crossing_here, run_sync
-from isthmus.session import CloseReport, Session
+from isthmus.session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 CLOSING_STEPS = 4
-"""For how many things in turn :meth:`Session.close` waits: cells, tasks, coroutines, the thread."""
+"""For how many things in turn :meth:`Session.close` waits: cells and tasks, async generators, and
+threads; and one more, for what it does in between."""
 
 SLACK_SECONDS = 1.0
 """How much longer than that to wait for it on a busy machine; from the air."""
@@ -181,6 +183,12 @@ class BlockingSession:
         """Coroutines that cells have left behind, by name. A copy."""
         return self.session.pending_coroutines
 
+    # -- the ledger --------------------------------------------------------------------------
+
+    ledger = _passed_on(Session.ledger)
+    census = _passed_on(Session.census)
+    report = _passed_on(Session.report)
+
     # -- waiting -----------------------------------------------------------------------------
 
     def _wait(self, name: str, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
@@ -202,6 +210,8 @@ class BlockingSession:
         )
 
     # -- the end -----------------------------------------------------------------------------
+
+    reset = _blocking(Session.reset)
 
     @property
     def closed(self) -> bool:

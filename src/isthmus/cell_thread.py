@@ -38,6 +38,7 @@ from isthmus.errors import CellInterrupted, CrossingError, SessionClosedError
 from isthmus.home_task import HomeTask
 from isthmus.jobs import Job, ancestry, current_job
 from isthmus.portal import (
+    ORIGIN_DEPTH,
     Portal,
     drive_portal,
     open_portal,
@@ -370,6 +371,7 @@ class CellThread:
     def _main(self) -> None:
         set_crossing(self)
         sys.set_asyncgen_hooks(*self._hooks)  # the loop closes what is begun here and abandoned
+        sys.set_coroutine_origin_tracking_depth(ORIGIN_DEPTH)
         while (item := self._later.popleft() if self._later else self.inbox.get()) is not None:
             if isinstance(item, Job):
                 if self._take(item):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -21,7 +22,7 @@ from types import CoroutineType
 from typing import Any
 
 from isthmus.errors import LoopError
-from isthmus.home_task import made_by_scope, take_back
+from isthmus.home_task import has_begun, made_by_scope, take_back
 from isthmus.mailbox import Mailbox
 from isthmus.portal import outcome_in_portal, run_sync
 
@@ -40,7 +41,7 @@ class Delegate:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        began: Callable[[asyncio.Task[None]], object] | None = None,
+        began: Callable[[DelegateTask], object] | None = None,
     ) -> None:
         self.loop = loop
         self._began = began
@@ -157,7 +158,10 @@ class DelegateTask(asyncio.Task[None]):
 
     Attributes:
         ending: It takes nothing more.
+        thread: The thread for which it waits, if it does so for one alone.
     """
+
+    thread: threading.Thread | None = None
 
     def __init__(self, mailbox: Mailbox, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self.ending = False
@@ -168,7 +172,10 @@ class DelegateTask(asyncio.Task[None]):
         """Cancel as any task; where no scope asks, end."""
         if not made_by_scope(sys._getframe(1)):
             self.ending = True
-            self._mailbox.put(None)
+            if has_begun(self):
+                self._mailbox.put(None)
+            else:  # it never will
+                _refuse_all(self._mailbox)
         return super().cancel(msg)
 
 
@@ -179,8 +186,12 @@ async def _serve(mailbox: Mailbox) -> None:
             mailbox.redeliver()
             await order.perform()
     finally:
-        while isinstance(left := mailbox.get_nowait(), Order):
-            left.refuse()
+        _refuse_all(mailbox)
+
+
+def _refuse_all(mailbox: Mailbox) -> None:
+    while isinstance(left := mailbox.get_nowait(), Order):
+        left.refuse()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -118,6 +118,48 @@ class CoroutineSettled(Event, frozen=True, tag=True):
     error: str | None = None
 
 
+class TaskFailed(Event, frozen=True, tag=True):
+    """A task that *cell* made has failed, and was dropped without anybody's having asked for its
+    error, the exception's type and text. *filename* and *line* say where it was made."""
+
+    name: str
+    error: str
+    filename: str
+    line: int
+
+
+class CoroutineDropped(Event, frozen=True, tag=True):
+    """A coroutine that *cell* made was dropped without anybody's having awaited it.
+
+    *name* is that of its function; *filename* and *line* say where it was called.
+    """
+
+    name: str
+    filename: str
+    line: int
+
+
+class ThreadDied(Event, frozen=True, tag=True):
+    """A thread that *cell* started has ended with an exception: its type and text are *error*."""
+
+    name: str
+    error: str
+
+
+class SessionReset(Event, frozen=True, tag=True):
+    """The session has begun again with an empty namespace. *left* is what would not end, in words,
+    as in :attr:`CloseReport.left`."""
+
+    left: tuple[str, ...] = ()
+
+
+class SessionClosed(Event, frozen=True, tag=True):
+    """The session was closed. *left* is what would not end, in words. Only output of what is left
+    can still follow."""
+
+    left: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class CellResult:
     """How one cell ended.

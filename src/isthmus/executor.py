@@ -19,14 +19,20 @@ from isthmus.events import (
     CellResult,
     CellStarted,
     CoroutineAdopted,
+    CoroutineDropped,
     CoroutineSettled,
     NamespaceUpdated,
+    Output,
+    TaskFailed,
+    ThreadDied,
 )
+from isthmus.failures import Failure
 from isthmus.jobs import JobOutput
 from isthmus.live_output import LiveOutput, Ticker
 from isthmus.mime import rich_bundle
 from isthmus.namespace_sync import NamespaceSynchronizer
 from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput
+from isthmus.tally import CellTally
 from isthmus.tracebacks import format_error, safe_repr, safe_str, trim
 from isthmus.transport import Emitter, Transport
 
@@ -46,6 +52,9 @@ class AsyncExecutor:
         late_output: To which cell goes what tasks and threads write whose cell has ended: to
             ``"origin"``, that cell, or to ``"current"``, the one that started last of those that
             run, if any do.
+
+    Attributes:
+        tally: How many cells have run, how they ended, and how long they took.
 
     Threads: any running loop, for every method; the cells run on the namespace's home loop or in
     its home thread.
@@ -67,6 +76,7 @@ class AsyncExecutor:
         self.bridge = ExecutionContextBridge(namespace)
         self.synchronizer = NamespaceSynchronizer(namespace)
         self.emitter = Emitter(transport)
+        self.tally = CellTally(self.session_id)
         self.output_limit = output_limit
         self.late_output = late_output
         self._ticker: Ticker | None = None
@@ -74,6 +84,7 @@ class AsyncExecutor:
         if self.emitter.active:
             namespace.on_update(self._updated)
             namespace.ledger.on_settled(self._settled)
+            namespace.reports.on_failure(self._failed)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -167,7 +178,10 @@ class AsyncExecutor:
         if atomic:
             run.atomic = True
         self._observe(run, title)
-        await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
+        try:
+            await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
+        finally:
+            self._count(run)
         self._tell_unfinished(run)
         return run
 
@@ -202,7 +216,10 @@ class AsyncExecutor:
         run = self.bridge.prepare_call(call, context, number=self.namespace.next_cell_number())
         run.atomic = atomic
         self._observe(run, title)
-        await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
+        try:
+            await self.bridge.run(run, timeout=seconds, concurrent=concurrent)
+        finally:
+            self._count(run)
         self._tell_unfinished(run)
         return run.result()
 
@@ -212,6 +229,12 @@ class AsyncExecutor:
         run.told = self.emitter.active or self.late_output == "current"
         if title:
             run.title = title
+
+    def _count(self, run: CellRun) -> None:
+        """Count *run*, where its code has begun."""
+        if run.started:
+            status = "ok" if run.error is None else run.status
+            self.tally.note(run.number, run.context, status, run.duration)
 
     def _tell_unfinished(self, run: CellRun) -> None:
         """Tell the outcome of *run* where its code could not: it never ran, or runs on."""
@@ -234,6 +257,7 @@ class AsyncExecutor:
         run.title = title
         run.error = trim(error)
         run.evaluated = True
+        self.tally.note(number, run.context, "error", 0.0)
         if self.emitter.active:
             self._emit_started(run)
             self._emit_finished(run)
@@ -335,3 +359,15 @@ class AsyncExecutor:
     def _settled(self, name: str, error: BaseException | None) -> None:
         text = None if error is None else f"{type(error).__name__}: {safe_str(error)}"
         self.emitter.emit(CoroutineSettled(self.session_id, 0, name, text))
+
+    def _failed(self, failure: Failure) -> None:
+        cell, name = failure.cell, failure.name
+        if failure.job is None:  # whose output it would be in is gone
+            self.emitter.emit(Output(self.session_id, cell, "stderr", failure.text))
+        place = failure.filename, failure.line
+        if failure.kind == "coroutine":
+            self.emitter.emit(CoroutineDropped(self.session_id, cell, name, *place))
+        elif failure.kind == "thread":
+            self.emitter.emit(ThreadDied(self.session_id, cell, name, failure.summary))
+        else:
+            self.emitter.emit(TaskFailed(self.session_id, cell, name, failure.summary, *place))

@@ -36,6 +36,7 @@ from isthmus.home_task import (
 from isthmus.interrupts import on_main_thread
 from isthmus.jobs import Crossing, Job, ancestry, current_job
 from isthmus.mailbox import Mailbox
+from isthmus.ownership import Ownership
 from isthmus.portal import in_portal
 from isthmus.visitors import Visitor
 
@@ -50,10 +51,13 @@ class Home:
         loop: The home loop.
         name: For the names of tasks and threads.
         context: What the home task's context variables start with.
+        ownership: Where what its jobs make is entered.
         on_shutdown: Called when the loop's shutdown has ended the home.
 
     Attributes:
         given_up: Jobs without whose end control has gone back, until their code really ends.
+        paused: No job starts; those that come wait in the queue.
+        dismisses: What other threads begin to wait for is cancelled at once.
     """
 
     def __init__(
@@ -61,13 +65,17 @@ class Home:
         loop: asyncio.AbstractEventLoop,
         *,
         name: str,
+        ownership: Ownership,
         context: contextvars.Context | None = None,
         on_shutdown: Callable[[], None] | None = None,
     ) -> None:
         self.loop = loop
         self.name = name
+        self.ownership = ownership
         self.context = context if context is not None else contextvars.copy_context()
         self.closed = False
+        self.paused = False
+        self.dismisses = False
         self.running: Job | None = None
         self.in_thread: deque[Job] = deque()
         self.queue: deque[Job] = deque()
@@ -81,6 +89,7 @@ class Home:
         self.on_main_thread = on_main_thread()
         self.loop_thread = threading.get_ident()
         self._extra_threads: set[CellThread] = set()
+        self._retired_threads: set[CellThread] = set()
         self._concurrent_tasks: set[asyncio.Task[None]] = set()
 
     # -- what there is -----------------------------------------------------------------------
@@ -127,7 +136,7 @@ class Home:
         """Run *job* when its turn comes."""
         if self.closed:
             self._check_open()
-        if self.queue or self.running is not None or self.in_thread:
+        if self.queue or self.running is not None or self.in_thread or self.paused:
             self.queue.append(job)
             self._take_turns()
         elif job.context == "thread":
@@ -141,7 +150,7 @@ class Home:
 
     def _take_turns(self) -> None:
         """Start what may start: thread jobs in a row, or one loop job when all else has ended."""
-        while self.queue and self.running is None:
+        while self.queue and self.running is None and not self.paused:
             job = self.queue[0]
             if job.context != "thread":
                 if not self.in_thread:
@@ -204,6 +213,10 @@ class Home:
     def start_concurrent(self, job: Job) -> None:
         """Run *job* beside the others, in a task or thread of its own."""
         self._check_open()
+        if self.paused:
+            job.concurrent = True
+            self.queue.append(job)
+            return
         job.state = "running"
         self.aside.add(job)
         job.task = drive_in_task(
@@ -255,6 +268,12 @@ class Home:
         """The way to the loop, for one wait of a thread that works for one of the jobs."""
         return Visitor(self, once=True)
 
+    def note_visit(self, task: asyncio.Task[Any]) -> None:
+        """*task*, which has not begun, is to wait on behalf of a thread of the session."""
+        self.tasks.add(task)
+        if self.dismisses:  # which has come between the thread and the loop
+            task.cancel("the session ends what it owns")
+
     # -- what a thread says ------------------------------------------------------------------
 
     def thread_requests(self, request: Request) -> None:
@@ -273,15 +292,20 @@ class Home:
         """*job* has run in its thread."""
         if job.abandoned:
             self.given_up.discard(job)
+            self._retired_threads = {it for it in self._retired_threads if not it.ended.done()}
             return
         if not self.in_thread or self.in_thread[0] is not job:  # nested or concurrent
             job.snapshot = snapshot
             if job.mailbox is not None:
                 job.mailbox.put(None)
             return
+        self.in_thread.popleft()
+        if job.task is not self._task and job.mailbox is not None:  # it has seen a new beginning
+            job.mailbox.put(None)
+            self.ended(job)
+            return
         if self._thread is not None and self._thread.loop_side.has_work(snapshot):
             self.context.run(self._thread.loop_side.reflect, snapshot)
-        self.in_thread.popleft()
         if job.cancels and not self.task_of_cells().done():
             self.aside.add(job)  # the home task may not have noticed its cancellation yet
             self.task_of_cells().mailbox.put(Settlement(job))
@@ -367,6 +391,7 @@ class Home:
             return False
         for thread in self._threads():
             if thread.retire(job):
+                self._retired_threads.add(thread)
                 self._thread = None if thread is self._thread else self._thread
                 return True
         return False  # it has ended this moment; the thread's word is on its way
@@ -401,40 +426,116 @@ class Home:
         if self._on_shutdown is not None:
             self._on_shutdown()
 
-    async def wind_down(self, timeout: float) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Stop all jobs, then the tasks that they started; wait for each at most *timeout*.
+    async def wind_down(self, timeout: float) -> list[asyncio.Task[Any]]:
+        """Stop all jobs and cancel all tasks that their code has made, children before parents.
+
+        Tasks that these start while they end are cancelled when they have. Jobs that have not ended
+        after *timeout* seconds are given up.
 
         Returns:
-            The numbers of cells that would not end, and the names of tasks.
+            The tasks that have not ended.
 
         When a cell itself calls this, it and its parents are left alone.
         """
-        cells = await self._stop_jobs(timeout)
-        own = asyncio.current_task()
-        tasks = {task for task in self.tasks if not task.done() and task is not own}
-        for task in tasks:
-            task.cancel("the session is closing")
-        _, stubborn = await asyncio.wait(tasks, timeout=timeout) if tasks else (None, set())
-        return cells, tuple(sorted(str(task.get_name()) for task in stubborn))
-
-    async def _stop_jobs(self, timeout: float) -> tuple[int, ...]:
-        callers = set(ancestry(current_job.get()))
-        jobs = [job for job in self.jobs() if job not in callers]
-        for job in reversed(jobs):  # what waits in the queue first, so that it does not start
+        deadline = self.loop.time() + timeout
+        jobs = self._jobs_to_stop()
+        told = self._cancel_tasks(set())
+        for job in jobs:
             self.stop(job)
-        running = {job.wait_future(self.loop) for job in jobs if job.state != "ended"}
-        if running:
-            await asyncio.wait(running, timeout=timeout)
-        left = [job for job in jobs if job.state != "ended"]
-        for job in left:
-            self.abandon(job)
-        return tuple(sorted(job.number for job in left))
+        futures = [job.wait_future(self.loop) for job in jobs if job.state != "ended"]
+        waiting: set[asyncio.Future[Any]] = {*futures, *told}
+        while waiting and await have_ended(waiting, max(deadline - self.loop.time(), 0)):
+            newer = self._cancel_tasks(told)
+            told |= newer
+            waiting = {*newer}
+        self._cancel_tasks(told)  # what those have started that are late
+        for job in jobs:
+            if job.state != "ended":
+                self.abandon(job)
+        return self._tasks_to_end()
+
+    def _jobs_to_stop(self) -> list[Job]:
+        """All jobs but those that run the caller, children before parents; and those given up.
+
+        First what waits in the queue, so that it does not start.
+        """
+        callers = set(ancestry(current_job.get()))
+        begun = [job for job in self.jobs() if job not in callers and job not in self.queue]
+        begun.sort(key=lambda job: len(list(ancestry(job))), reverse=True)
+        return [*reversed(self.queue), *begun]
+
+    def _tasks_to_end(self) -> list[asyncio.Task[Any]]:
+        """Tasks that are not done, oldest first: no task is older than the one that made it."""
+        own = asyncio.current_task()
+        stuck = [job.task for job in self.given_up if job.context != "thread"]
+        made = dict.fromkeys([*stuck, *self.tasks, *self.ownership.of_kind("task")])
+        return [task for task in made if task is not None and task is not own and not task.done()]
+
+    def _cancel_tasks(self, told: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+        """Cancel tasks that have not been *told* yet; these."""
+        tasks = [task for task in self._tasks_to_end() if task not in told]
+        for task in reversed(tasks):
+            task.cancel("the session ends what it owns")
+        return set(tasks)
+
+    def dismiss_waits(self) -> None:
+        """Cancel what other threads wait for, and from here on what they begin to wait for.
+
+        Not before tasks have ended: they may have threads clean up for them.
+        """
+        self.dismisses = True
+        own = asyncio.current_task()
+        for task in list(self.tasks):
+            if task is not own:
+                task.cancel("the session ends what it owns")
+
+    def cells_left(self) -> tuple[int, ...]:
+        """Numbers of cells whose code still runs, but for those that run the caller."""
+        callers = set(ancestry(current_job.get()))
+        left = {*self.jobs(), *self.given_up} - callers
+        return tuple(sorted(job.number for job in left if job.state != "queued"))
+
+    # -- a new beginning ---------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Let no job start before :meth:`resume`, but for those that running jobs start."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Start the jobs that have come meanwhile."""
+        self.paused = self.dismisses = False
+        for job in [job for job in self.queue if job.concurrent]:
+            self.queue.remove(job)
+            self.start_concurrent(job)
+        self._take_turns()
+
+    def start_over(self, context: contextvars.Context) -> set[asyncio.Future[Any]]:
+        """Leave the task, the thread and the context variables; jobs to come get new ones.
+
+        A job that calls this goes on where it is, and ordered jobs wait for its end.
+
+        Returns:
+            What ends with the task and the thread.
+        """
+        ends, callers = self.ends(), set(ancestry(current_job.get()))
+        task, thread, self._task, self._thread = self._task, self._thread, None, None
+        self.context = context
+        caller = next((job for job in self.in_thread if job in callers), None)
+        if caller is not None:
+            self.running = caller  # whose thread is not that of the jobs behind it any more
+        elif task is not None:
+            task.mailbox.put(None)
+        if thread is not None:
+            current = thread.current
+            if current is None or current not in callers or not thread.retire(current):
+                thread.close("the session was reset")
+        return ends
 
     def close(self, reason: str) -> None:
         """Refuse new jobs, drop those that wait, end the home task and threads. Does not wait."""
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.dismisses = True
         while self.queue:
             self.queue.popleft().end()
         if self._task is not None and not self.loop.is_closed():
@@ -442,23 +543,26 @@ class Home:
         for thread in self._threads():
             thread.close(reason)
 
-    async def wait_closed(self, timeout: float) -> bool:
-        """After :meth:`close`: wait for the home task and thread; whether both have ended.
-
-        Not for those that run the code which calls this.
-        """
+    def ends(self) -> set[asyncio.Future[Any]]:
+        """The ends to come of the home task and thread, but for those that run the caller."""
         callers = set(ancestry(current_job.get()))
-        waiting: set[asyncio.Future[None]] = set()
+        ends: set[asyncio.Future[Any]] = set()
         task, thread = self._task, self._thread
         serving = {asyncio.current_task(), *(it.task for it in callers)}
         if task is not None and task not in serving:
-            waiting.add(task)
+            ends.add(task)
         if thread is not None and thread.ident is not None and thread.current not in callers:
-            waiting.add(thread.ended)
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=timeout)
-            return not late
-        return True
+            ends.add(thread.ended)
+        return ends
+
+    def ends_of_retired(self) -> set[asyncio.Future[Any]]:
+        """The ends to come of threads that were left to jobs which were given up."""
+        return {it.ended for it in self._retired_threads}
+
+
+async def have_ended(ends: set[asyncio.Future[Any]], timeout: float) -> bool:
+    """Wait for all of *ends*, at most *timeout* seconds; whether they have come."""
+    return not ends or not (await asyncio.wait(ends, timeout=timeout))[1]
 
 
 def call_if_alive(method: weakref.WeakMethod[Any], *arguments: object) -> None:

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from isthmus.collector import collector_hook
+from isthmus.failure_hooks import exception_handler_hooks, unawaited_hook
+from isthmus.generator_hooks import generator_hooks
 from isthmus.interrupts import main_thread_interrupts
+from isthmus.ownership import Ownership
 from isthmus.runner_hooks import runner_hooks
 from isthmus.streams import stream_hooks
 from isthmus.task_factory import task_factory_hooks
@@ -18,13 +21,14 @@ from isthmus.thread_hooks import thread_hooks
 
 
 def install_hooks(
-    loop: asyncio.AbstractEventLoop, namespace: int, *, all_of_them: bool
+    loop: asyncio.AbstractEventLoop, namespace: int, ownership: Ownership, *, all_of_them: bool
 ) -> Callable[[], None]:
     """Count a session in, and give what counts it out again, to be called once. Any thread.
 
     Arguments:
         loop: The home loop.
         namespace: The ``id`` of the session's mapping, which must not be held.
+        ownership: Who is told of failures of the session's code; not held either.
         all_of_them: Without this only what keeps the process from crashing.
     """
     hooks = ExitStack()
@@ -35,6 +39,11 @@ def install_hooks(
         hooks.callback(runner_hooks.remove, loop, namespace)
         task_factory_hooks.install(loop)
         hooks.callback(task_factory_hooks.remove, loop)
+        exception_handler_hooks.install(loop)
+        hooks.callback(exception_handler_hooks.remove, loop)
+        hooks.callback(unawaited_hook.discard, unawaited_hook.add(ownership))
+        generator_hooks.install(loop)
+        hooks.callback(generator_hooks.remove, loop)
         stream_hooks.install()
         hooks.callback(stream_hooks.remove)
         thread_hooks.install()

@@ -6,8 +6,8 @@ Refuses to know: source code, namespaces, events; whoever builds a job puts thos
 from __future__ import annotations
 
 import asyncio
-import weakref
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextvars import Context as ContextSnapshot
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeVar
@@ -52,11 +52,30 @@ class Crossing(Protocol):
         """Whether there is still a loop that would."""
 
 
+class Belongings(Protocol):
+    """What the code of jobs makes, and how it ends. Threads: any, for every method."""
+
+    def note_task(self, task: asyncio.Task[Any]) -> None:
+        """The running job has made *task*."""
+
+    def task_ended(self, task: asyncio.Task[Any]) -> None:
+        """*task* is done."""
+
+    def note_thread(self, thread: threading.Thread) -> None:
+        """The running job starts *thread*."""
+
+    def thread_ended(self, thread: threading.Thread) -> None:
+        """The code of *thread* has run."""
+
+    def thread_died(self, thread: threading.Thread, error: BaseException, job: Job) -> bool:
+        """The code of *thread* has raised *error*; whether somebody was told."""
+
+    def note_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """The running job begins to iterate over *generator*."""
+
+
 class JobOwner(Protocol):
     """Whose jobs they are: a home."""
-
-    tasks: weakref.WeakSet[asyncio.Task[Any]]
-    """Tasks that its jobs have started."""
 
     loop: asyncio.AbstractEventLoop
     """The loop that waits for what its jobs await."""
@@ -67,8 +86,15 @@ class JobOwner(Protocol):
     closed: bool
     """Whether the session has ended."""
 
+    @property
+    def ownership(self) -> Belongings:
+        """What its jobs have made."""
+
     def crossing(self) -> Crossing:
         """The way to the loop, for one wait of a thread that belongs to no job. Threads: any."""
+
+    def note_visit(self, task: asyncio.Task[Any]) -> None:
+        """*task*, which has not begun, is to wait on behalf of one of its threads."""
 
     def beside(self, job: Job) -> list[Job]:
         """Jobs whose code may run now and does not wait for *job*. Threads: any."""
@@ -125,6 +151,7 @@ class Job:
         cancel_requested: It was cancelled, perhaps before it could notice.
         cancel_delivered: Its code has been told, or will be at its next await.
         abandoned: Control went back to the caller while its code was running on.
+        concurrent: It waits in the queue only because the session is being reset.
     """
 
     owner: JobOwner
@@ -141,6 +168,7 @@ class Job:
     cancel_requested: bool = False
     cancel_delivered: bool = False
     abandoned: bool = False
+    concurrent: bool = False
 
     def __init__(self, number: int, context: Context, *, awaits: bool) -> None:
         self.number = number

@@ -12,6 +12,7 @@ Changes of names are made under the namespace's lock.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -19,8 +20,11 @@ from contextvars import Context
 from itertools import islice
 from typing import Any, Literal, TypeGuard
 
+from isthmus.failures import FailureReports
 from isthmus.namespace import NamespaceManager
-from isthmus.task_factory import belongs_to_task, close_with, own
+from isthmus.ownership import Ownership
+from isthmus.sources import SourceBook
+from isthmus.task_factory import belongs_to_task, end_with, own
 from isthmus.tracebacks import safe_repr
 
 CoroutinePolicy = Literal["adopt", "hold", "close"]
@@ -126,14 +130,23 @@ class CoroutineLedger:
     Arguments:
         manager: The namespace.
         policy: What becomes of a bare coroutine under a name.
+        ownership: Where what is found is entered; None for a new one.
     """
 
-    def __init__(self, manager: NamespaceManager, policy: CoroutinePolicy = "adopt") -> None:
+    def __init__(
+        self,
+        manager: NamespaceManager,
+        policy: CoroutinePolicy = "adopt",
+        ownership: Ownership | None = None,
+    ) -> None:
         if policy not in ("adopt", "hold", "close"):
             raise ValueError(f"a coroutine policy is 'adopt', 'hold' or 'close', not {policy!r}")
         self.policy = policy
         self.pending: dict[str, Any] = {}
         self.recorded: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self.ownership = ownership or Ownership(
+            manager.namespace, SourceBook(manager.name), FailureReports(manager.name)
+        )
         self._manager = manager
         self._listeners: list[SettledListener] = []
 
@@ -153,8 +166,13 @@ class CoroutineLedger:
                 if is_untouched(value):
                     found[name] = value
             elif issubclass(type(value), _CONTAINERS):
-                self.recorded.update(coroutines_within(value, name))
+                self._record(value, name)
         return found
+
+    def _record(self, container: object, name: str) -> None:
+        for path, coroutine in coroutines_within(container, name):
+            self.recorded[path] = coroutine
+            self.ownership.note_coroutine(coroutine, path)
 
     def take(
         self,
@@ -172,6 +190,8 @@ class CoroutineLedger:
             return ()
         if self.policy == "hold" or loop is None:
             self.pending.update(found)
+            for name, coroutine in found.items():
+                self.ownership.note_coroutine(coroutine, name)
             return ()
         tasks: dict[int, asyncio.Task[Any]] = {}
         for name, coroutine in found.items():
@@ -192,8 +212,8 @@ class CoroutineLedger:
         task: asyncio.Task[Any] = asyncio.Task(
             own(coroutine), loop=loop, name=f"{self._manager.name}: {name}", context=context
         )
-        close_with(task, coroutine)
-        task.add_done_callback(lambda task: self._settled(name, task))
+        self.ownership.note_task(task, coroutine, name)
+        end_with(task, coroutine, functools.partial(self._settled, name))
         return task
 
     def adopt_held(self, loop: asyncio.AbstractEventLoop, context: Context | None = None) -> None:
@@ -233,8 +253,11 @@ class CoroutineLedger:
 
     def _settled(self, name: str, task: asyncio.Task[Any]) -> None:
         """An adopted coroutine has ended: say so, once; forget it when no name holds it."""
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self.ownership.task_ended(task)
         self.forget_unheld()
+        if not self._listeners:
+            return  # asking for the error would count as somebody's having been told
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         for listener in self._listeners:
             listener(name, error)
 

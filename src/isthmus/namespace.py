@@ -22,6 +22,7 @@ import re
 import sys
 import threading
 import types
+import typing
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -71,6 +72,15 @@ def _remove_module(name: str, module: types.ModuleType, replaced: types.ModuleTy
             del sys.modules[name]
         else:
             sys.modules[name] = replaced
+
+
+def forget_generic_types() -> None:
+    """Empty the caches of :mod:`typing`, where ``list[C]``'s older form ``List[C]`` keeps a class.
+
+    By the list that CPython keeps for its own tests; where that is not there, nothing is done.
+    """
+    for clear in getattr(typing, "_cleanups", ()):
+        clear()
 
 
 def check_name(name: object) -> str:
@@ -144,6 +154,7 @@ class NamespaceManager:
         self.namespace["__builtins__"] = self._prelude
         self.namespace["asyncio"] = asyncio
         self.rollbacks = Rollbacks(self.namespace)
+        self._at_first = dict(self.namespace)
         self._remove = weakref.finalize(
             self, _remove_module, self.module_name, self.module, replaced
         )
@@ -377,6 +388,23 @@ class NamespaceManager:
         with self._lock:
             return self.rollbacks.would_bind(name, value)
 
+    def clear(self) -> None:
+        """Bring the mapping back to what it was at first; the prelude stays as it is.
+
+        Threads: any. Atomic: all or nothing against :meth:`snapshot` and updates.
+        """
+        mapping = self.namespace
+        with self._lock:
+            dropped: list[Any] = [dict(mapping)]
+            for name in [name for name in mapping if name not in self._at_first]:
+                mapping.pop(name, None)
+            mapping.update(self._at_first)
+            self._value_in_history = None
+            dropped += self.rollbacks.forget()
+        del dropped  # a __del__ of a value runs here, outside the lock
+        forget_generic_types()
+
     def close(self) -> None:
         """Take the module out of ``sys.modules``. Idempotent. The mapping is left to its users."""
         self._remove()
+        forget_generic_types()

@@ -25,6 +25,7 @@ import threading
 import types
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator
+from sys import get_coroutine_origin_tracking_depth, set_coroutine_origin_tracking_depth
 from types import CoroutineType
 from typing import Any, NoReturn, TypeVar
 
@@ -46,6 +47,13 @@ from isthmus.errors import (
 from isthmus.jobs import Crossing, current_job
 
 T = TypeVar("T")
+
+ORIGIN_DEPTH = 1
+"""How many frames a coroutine made by session code keeps of where it was made (``cr_origin``).
+
+The setting is the thread's, no matter which greenlet runs; so it goes in and out with the code of
+portals, and the host's coroutines cost what they did.
+"""
 
 POOLED_RUNNERS = 64
 """Greenlets kept per thread, 17 kB each: more cells than that parked at once is rare."""
@@ -105,7 +113,8 @@ class Runner(greenlet):
                 portal.error = error
             portal.finished = True
             driver = portal.driver
-            portal = function = None  # a pooled runner pins nothing
+            portal = function = None  # a pooled runner pins nothing,
+            sys._getframe().f_trace = None  # nor a debugger, which marks each frame below it
             portal, function = driver.switch()
 
 
@@ -184,7 +193,12 @@ def open_portal(function: Callable[[], Any], task: asyncio.Task[Any]) -> tuple[P
     if runner.parent is not driver:  # to ask is a third of what setting costs
         runner.parent = driver
     runner.gr_context = driver.gr_context  # a new greenlet has an empty context of its own
+    tracked = get_coroutine_origin_tracking_depth()
+    if not tracked:
+        set_coroutine_origin_tracking_depth(ORIGIN_DEPTH)
     trap = runner.switch(portal, function)
+    if not tracked:
+        set_coroutine_origin_tracking_depth(0)
     if portal.finished:
         _close_portal(portal, task)
     return portal, trap
@@ -233,7 +247,12 @@ def drive_portal(portal: Portal, task: asyncio.Task[Any], trap: Any) -> Generato
             driver = getcurrent()
             if driver is not portal.driver:  # setting a parent is 7 % of a wait
                 portal.driver = runner.parent = driver
+            tracked = get_coroutine_origin_tracking_depth()
+            if not tracked:
+                set_coroutine_origin_tracking_depth(ORIGIN_DEPTH)
             trap = portal.waiting.switch(value)
+            if not tracked:
+                set_coroutine_origin_tracking_depth(0)
     finally:
         _close_portal(portal, task)
     if portal.closing:

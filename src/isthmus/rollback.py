@@ -77,6 +77,13 @@ class Rollbacks:
         written = list(names)
         return [it for copy in self.copies.values() for it in self._take_over(copy, written)]
 
+    def forget(self) -> list[Any]:
+        """The namespace begins anew: there is nothing to put back. What is to be dropped."""
+        dropped = list(self.copies.values())
+        for cell in self.copies:
+            self.copies[cell] = self._mapping.copy()
+        return dropped
+
     def replace(self, name: str, old: object, new: object) -> None:
         """Put *new* where *old* would be put back: a task for its coroutine, or its result."""
         for copy in self.copies.values():

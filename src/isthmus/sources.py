@@ -25,7 +25,7 @@ import linecache
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from types import CodeType
 from typing import Any, SupportsIndex, cast, overload
@@ -80,12 +80,16 @@ class SourceBook:
         module_file: the ``__file__`` of the session's module, when it is a real one (a script that
             is run). By default a name that no file has.
 
+    Attributes:
+        cell_prefix: how the name of each cell's file begins that gets none from its caller.
+
     Close: by the session; idempotent. Drops every entry.
     """
 
     def __init__(self, session: str, module_file: str | None = None) -> None:
         self.session = session
         self.module_file = f"<{session}>" if module_file is None else module_file
+        self.cell_prefix = f"<{session} cell "
         # How many hold each file's text: compiled cells that are kept, and code objects that
         # outlive theirs.
         self._holders: dict[str, int] = {}
@@ -97,7 +101,21 @@ class SourceBook:
 
     def cell_file(self, number: int) -> str:
         """Give the file name of the cell *number*."""
-        return f"<{self.session} cell {number}>"
+        return f"{self.cell_prefix}{number}>"
+
+    @property
+    def files(self) -> Collection[str]:
+        """The files whose text is kept, by name. Live."""
+        return self._holders
+
+    def is_cell_file(self, name: str) -> bool:
+        """Tell whether *name* is, or was, the file of a cell. Threads: any."""
+        return name.startswith(self.cell_prefix) or name in self._holders
+
+    def number_of(self, name: str) -> int:
+        """Give the number of the cell in whose file name it stands, else 0."""
+        start = len(self.cell_prefix)
+        return int(name[start:-1]) if name.startswith(self.cell_prefix) else 0
 
     def class_line(self, name: str) -> int:
         """Give the line of the module's file at which a cell with a class, of the file *name*,

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from isthmus.errors import CellAborted, CellError, CellExit
+from isthmus.hooks import LoopHook
 from isthmus.jobs import current_job
 from isthmus.portal import crossing_here, in_portal, run_sync
 from isthmus.run_scope import current_scope
@@ -66,15 +66,34 @@ async def with_portal(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def own(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-    """Mark *coroutine* as one of a task, and give what the task shall step."""
+    """Mark *coroutine* as one of a task, and give what the task shall step.
+
+    That has the name of *coroutine*, by which asyncio shows the task.
+    """
+    if not asyncio.iscoroutine(coroutine):
+        return coroutine
+    stepped = cast("CoroutineType[Any, Any, Any]", with_portal(coroutine))
     if isinstance(coroutine, CoroutineType):  # not the aclose() of an async generator, say
         _owned.add(coroutine)
-    return with_portal(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
+        stepped.__name__, stepped.__qualname__ = coroutine.__name__, coroutine.__qualname__
+    return stepped
 
 
-def close_with(task: asyncio.Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Close *coroutine* when *task* has ended: one cancelled at once has never started it."""
-    task.add_done_callback(lambda _: coroutine.close())
+def end_with(
+    task: asyncio.Task[Any],
+    coroutine: Coroutine[Any, Any, Any],
+    ended: Callable[[asyncio.Task[Any]], None],
+) -> None:
+    """Close *coroutine* when *task* is done, and have *ended* called with that.
+
+    A task that is cancelled at once has never started its coroutine.
+    """
+
+    def end(task: asyncio.Task[Any]) -> None:
+        coroutine.close()
+        ended(task)
+
+    task.add_done_callback(end)
 
 
 _EAGER_CODE = getattr(getattr(asyncio, "eager_task_factory", None), "__code__", None)
@@ -113,8 +132,9 @@ class _Factory:
         factory = None if crossing_here() is not None else _without_eagerness(self.previous)
         task = _make(factory, loop, own(coro), kwargs)
         if isinstance(task, asyncio.Task):
-            close_with(task, coro)
-            job.owner.tasks.add(task)
+            ownership = job.owner.ownership
+            ownership.note_task(task)
+            end_with(task, coro, ownership.task_ended)
             scope = current_scope.get()
             if scope is not None:
                 scope.note_task(task)
@@ -155,33 +175,16 @@ def _make(factory: Any, loop: asyncio.AbstractEventLoop, coro: Any, kwargs: dict
     return factory(loop, coro, **kwargs)
 
 
-class TaskFactoryHooks:
-    """Which loops have the wrapper, and for how many sessions.
+class TaskFactoryHooks(LoopHook):
+    """Wraps the task factory of loops. Threads: any, while the loop creates no task."""
 
-    Threads: any, for a loop that does not create tasks at that moment. The lock guards the table.
-    """
+    def _put_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.set_task_factory(_Factory(loop.get_task_factory()))
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users: dict[asyncio.AbstractEventLoop, int] = {}
-
-    def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Count a session of *loop* in."""
-        with self._lock:
-            self._users[loop] = self._users.get(loop, 0) + 1
-            if self._users[loop] == 1:
-                loop.set_task_factory(_Factory(loop.get_task_factory()))
-
-    def remove(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Count a session of *loop* out."""
-        with self._lock:
-            self._users[loop] -= 1
-            if self._users[loop]:
-                return
-            del self._users[loop]
-            factory = loop.get_task_factory()
-            if isinstance(factory, _Factory):
-                loop.set_task_factory(factory.previous)
+    def _take_out(self, loop: asyncio.AbstractEventLoop) -> None:
+        factory = loop.get_task_factory()
+        if isinstance(factory, _Factory):
+            loop.set_task_factory(factory.previous)
 
 
 task_factory_hooks = TaskFactoryHooks()

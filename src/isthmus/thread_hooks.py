@@ -1,11 +1,12 @@
 """Threads and executor jobs that session code starts. Owns the wrappers around starting them.
 
-Refuses to know: what such a thread may do then.
+Refuses to know: what such a thread may do then, who is told when it dies.
 
 A thread has the context variables of its ``start()``, an executor's job those of its ``submit()``;
 so what they print goes to the cell that started them, and ``run_sync`` and capabilities reach the
 home loop. (Python 3.14 can do the first part itself, where ``sys.flags.thread_inherit_context``.)
-Threads that code of the host starts are what they were.
+Threads that code of the host starts are what they were. The threads of an executor are the
+executor's, whoever fills it, and end with it.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def _starting(plain: Callable[..., None]) -> Callable[..., None]:
         job = current_job.get()
         if job is not None and self.ident is None and not _is_worker(self):
             self.run = _prepared(self, job)  # type: ignore[method-assign]
+            job.owner.ownership.note_thread(self)
         plain(self)
 
     return start
@@ -93,7 +95,17 @@ def _prepared(thread: threading.Thread, job: Job) -> Callable[[], None]:
             del thread.run
         else:
             thread.run = replaced  # type: ignore[method-assign]
-        _visit(job, context, function)
+        try:
+            _visit(job, context, function)
+        except SystemExit:
+            raise  # which threading takes for an end like any other
+        except BaseException as error:  # a boundary: nobody else asks for what a thread raises
+            told = job.owner.ownership.thread_died(thread, error, job)
+            foreign = threading.excepthook is not threading.__excepthook__
+            if not told and (foreign or job.state == "ended"):
+                raise  # else Python's own hook would say it a second time
+        finally:
+            job.owner.ownership.thread_ended(thread)
 
     return run
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import sys
 import threading
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
@@ -24,10 +25,16 @@ from typing import Any
 from isthmus.cell_thread import PRIVATE_VARIABLES
 from isthmus.context_variables import ContextMirror
 from isthmus.deadlocks import loop_waiting_for_this_thread
-from isthmus.delegates import Delegate, Order
+from isthmus.delegates import Delegate, DelegateTask, Order
 from isthmus.errors import CrossingError, DeadlockError, ForeignThreadError, SessionClosedError
 from isthmus.jobs import JobOwner, current_job
-from isthmus.portal import crossing_here, raise_here, run_sync, set_crossing
+from isthmus.portal import (
+    ORIGIN_DEPTH,
+    crossing_here,
+    raise_here,
+    run_sync,
+    set_crossing,
+)
 
 LOOK_SECONDS = 0.1
 """How often a thread that waits looks whether the loop could ever answer: rare beside a wait's
@@ -47,7 +54,8 @@ class Visitor:
     def __init__(self, owner: JobOwner, *, once: bool = False) -> None:
         self._owner = owner
         self._once = once
-        self._thread = threading.current_thread().name
+        self._visiting = threading.current_thread()
+        self._thread = self._visiting.name
         self._delegate: Delegate | None = None
         self._variables: Context | None = None
         self._thread_side = ContextMirror(PRIVATE_VARIABLES)
@@ -126,10 +134,11 @@ class Visitor:
             raise_here(error)
         return value
 
-    def _began(self, task: asyncio.Task[None]) -> None:
+    def _began(self, task: DelegateTask) -> None:
         """The task is the session's."""
         task.set_name(f"isthmus {self._thread}")
-        self._owner.tasks.add(task)
+        task.thread = self._visiting
+        self._owner.note_visit(task)
 
     async def _await_in_loop(self, awaitable: Awaitable[Any], variables: Context) -> Any:
         """In the task on the loop, which has a portal."""
@@ -189,10 +198,12 @@ def _close(awaitable: object) -> None:
 @contextmanager
 def visiting(owner: JobOwner) -> Iterator[None]:
     """Let the calling thread wait for the loop of *owner*."""
-    outer = crossing_here()
+    outer, tracked = crossing_here(), sys.get_coroutine_origin_tracking_depth()
     with Visitor(owner) as visitor:
         set_crossing(visitor)
+        sys.set_coroutine_origin_tracking_depth(tracked or ORIGIN_DEPTH)
         try:
             yield
         finally:
+            sys.set_coroutine_origin_tracking_depth(tracked)
             set_crossing(outer)

@@ -79,7 +79,7 @@ def test_other_programs_get_the_event_and_the_status(start, script):
     child = start("--json", script("print('ready')\nwhile True: pass"))
     status, out, _ = interrupt_when_ready(child, '"ready\\n"')
     assert status == 130
-    finished = json.loads(out.splitlines()[-1])
+    finished = json.loads(out.splitlines()[-2])  # the last one is that of the session
     assert (finished["type"], finished["status"]) == ("CellFinished", "interrupted")
 
 

@@ -21,6 +21,7 @@ def test_each_event_is_a_line(run, script):
         ("CellStarted", 2),
         ("Output", 2),
         ("CellFinished", 2),
+        ("SessionClosed", 0),
     ]
     assert events[0]["title"] == "One"
     assert events[0]["context"] == "thread"

@@ -338,3 +338,15 @@ def test_a_script_reads_standard_input(run, script, context):
     done = run("--quiet", "--context", context, path, stdin="ada\n")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("hello ada\n")
+
+
+def test_pdb_stops_at_a_breakpoint_and_steps_over_run_sync(run, script, context):
+    source = (
+        "# %%\ndef work(n):\n    late = run_sync(asyncio.sleep(0.001, n))\n    return late + 1\n"
+        "# %%\nbreakpoint()\nprint('worked', work(1))\n"
+    )
+    commands = "tbreak work\nc\nn\np late\nc\n"
+    done = run("--quiet", "--context", context, script(source), stdin=commands)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(3)work()\n-> late = run_sync(asyncio.sleep(0.001, n))\n" in done.stdout
+    assert "(4)work()\n-> return late + 1\n(Pdb) 1\n(Pdb) worked 2\n" in done.stdout

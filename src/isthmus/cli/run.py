@@ -217,8 +217,7 @@ class ProgramRun:
             return
         left = await session.close()
         if not left.clean:
-            names = [*(f"cell {number}" for number in left.cells), *left.tasks]
-            self._report.notice(f"would not end: {', '.join(names) or 'the thread of the cells'}")
+            self._report.notice(f"would not end: {', '.join(left.left)}")
 
 
 async def _tasks_remain() -> bool:

@@ -26,6 +26,11 @@ EVENTS: Kinds = frozenset(
         events.NamespaceUpdated,
         events.CoroutineAdopted,
         events.CoroutineSettled,
+        events.CoroutineDropped,
+        events.TaskFailed,
+        events.ThreadDied,
+        events.SessionReset,
+        events.SessionClosed,
     }
 )
 """What happens in the session, told as it happens. They are messages as they are."""

@@ -114,11 +114,17 @@ class Ended(Reply, frozen=True, kw_only=True, tag=True):
         cells: Numbers of cells whose code still runs.
         tasks: Names of tasks that ignored their cancellation.
         thread: Whether the home thread still runs.
+        threads: Names of threads that cells have started and that still run.
+        coroutines: Names of coroutines that went on when they were closed.
+        async_generators: Names of async generators whose clean-up takes longer.
     """
 
     cells: tuple[int, ...] = ()
     tasks: tuple[str, ...] = ()
     thread: bool = False
+    threads: tuple[str, ...] = ()
+    coroutines: tuple[str, ...] = ()
+    async_generators: tuple[str, ...] = ()
 
 
 class Pong(Reply, frozen=True, kw_only=True, tag=True):

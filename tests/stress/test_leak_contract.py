@@ -1,0 +1,104 @@
+"""The leak contract: of a session that was closed nothing is left, whatever its cells have made."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import linecache
+import os
+import sys
+import threading
+import tracemalloc
+import weakref
+
+import pytest
+
+from isthmus import Session
+from support import cell, eventually
+
+requirement = pytest.mark.requirement
+
+SESSIONS = 40
+WARM_UP = 50
+BATCHES = 8
+"""Caches and free lists of the process fill in steps, with the first sessions and later ones. What
+a session leaves behind shows in every batch: so one batch without growth is enough."""
+
+BYTES = 100
+"""What one session may leave behind, in bytes: less than its smallest object weighs."""
+
+LEAVES = (
+    cell(
+        """
+        class Planted: pass
+        planted = Planted()
+        planted.itself = planted
+        gate = asyncio.Event()
+        async def wait(): await gate.wait()
+        async def numbers():
+            yield 1
+            yield 2
+        task = asyncio.create_task(wait())
+        generator = numbers()
+        await anext(generator)
+        """
+    ),
+    "coroutine = wait()\nheld = [wait()]\nplanted",
+    "import threading\nthread = threading.Thread(target=lambda: run_sync(wait()))\nthread.start()",
+)
+
+
+async def use_and_close() -> weakref.ref[object]:
+    """Have one session leave a task, coroutines, an async generator and a thread, and close it."""
+    async with Session("leak") as session:
+        for source, context in zip(LEAVES, ("async", "sync", "thread"), strict=True):
+            result = await session.run(source, context=context)
+            assert result.error is None, result
+        planted = weakref.ref(session.namespace["planted"])
+        assert {it.kind for it in session.ledger()} == set(session.census())
+        report = await session.close()
+        assert report.clean, report
+    return planted
+
+
+def left_in_the_process() -> dict[str, int]:
+    """How much there is of what a session could leave behind."""
+    return {
+        "threads": threading.active_count(),
+        "tasks": len(asyncio.all_tasks()),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "sources": len(linecache.cache),
+        "modules": len(sys.modules),
+    }
+
+
+async def traced_bytes(sessions: int) -> int:
+    """What Python has allocated once *sessions* more have been used and closed."""
+    planted = [await use_and_close() for _ in range(sessions)]
+
+    def all_gone() -> bool:  # a thread holds its last objects until the system has ended it
+        gc.collect()
+        return not any(it() for it in planted)
+
+    await eventually(all_gone, lambda: "the end of all that the sessions held")
+    planted.clear()
+    return tracemalloc.get_traced_memory()[0]
+
+
+@requirement("5.5-leaks")
+@pytest.mark.timeout(120)
+def test_sessions_that_are_opened_used_and_closed_leave_nothing_behind() -> None:
+    async def main() -> None:
+        tracemalloc.start()
+        try:
+            sizes = [await traced_bytes(WARM_UP)]
+            before, grown = left_in_the_process(), []
+            while len(grown) < BATCHES and min(grown, default=BYTES) >= BYTES:
+                sizes.append(await traced_bytes(SESSIONS))
+                grown.append((sizes[-1] - sizes[-2]) / SESSIONS)
+        finally:
+            tracemalloc.stop()
+        assert left_in_the_process() == before
+        assert min(grown) < BYTES, grown
+
+    asyncio.run(main())
