@@ -324,6 +324,32 @@ REQUIREMENTS: dict[str, str] = {
     ),
     "bad-transport": "A transport that raises or is slow.",
     # the package
+    # the worker
+    "7.3-frames": "Frames are length-prefixed; any split of the stream gives the same messages.",
+    "7.3-messages": (
+        "Messages are MessagePack, survive the way whatever text they hold, and what a newer peer "
+        "adds to one is skipped; frames of earlier releases can be read."
+    ),
+    "7.3-malformed": (
+        "A malformed, truncated or oversized frame ends in ProtocolError and in nothing else, and "
+        "does not take more memory than has arrived."
+    ),
+    "7.3-limits": "Each side says what it takes; more is not sent, and refused where it comes.",
+    "7.3-turns": (
+        "A table says who may send what when. What is out of turn changes nothing, and messages "
+        "that cross on their way are never out of turn."
+    ),
+    "7.3-versions": "Peers without a common version tell each other so; no session is opened.",
+    "7.3-page": "docs/protocol.md and the code say the same.",
+    "7.4-plain": "Plain values come back as they were, type for type.",
+    "7.4-pickle": (
+        "What is not plain goes as a pickle, else as its repr, marked as such; nothing about a "
+        "value fails its cell. It stays packed until it is asked for, and a pickle that is not "
+        "trusted is neither made nor loaded."
+    ),
+    "7.4-buffers": "Large memory goes beside the message, and is copied by neither side.",
+    "7.4-shared": "A buffer may be a descriptor of shared memory beside the stream.",
+    "7.4-failures": "Exceptions arrive with type, message and traceback; ours as themselves.",
     "8-blocking-session": (
         "BlockingSession is a session for hosts without a loop: the same interface without await, "
         "over a background loop with one owner; used from several threads; nothing stays."

@@ -35,8 +35,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("prompt_future",),
     ("mime",),
     ("events",),
-    ("cells", "jobs", "namespace_view", "queue_transport", "run_scope"),
-    ("tally",),
+    ("cells", "jobs", "namespace_view", "queue_transport", "run_scope", "wire"),
+    ("tally", "values"),
+    ("remote_failures",),
     ("colours", "displays", "failures", "output", "portal", "transport"),
     ("thread_aware_loop",),
     ("home_task", "interrupts", "live_output", "shared_loop", "streams", "task_factory"),
@@ -71,6 +72,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "tracebacks": frozenset({"format_error", "safe_repr", "safe_str"}),
     "thread_hooks": frozenset({"_prepared.run"}),
     "transport": frozenset({"Emitter.has_room", "Emitter.send"}),
+    "values": frozenset({"PackedValue._unpickle", "pack"}),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
 """Functions in which ``except Exception`` or ``except BaseException`` may stand."""

@@ -5,13 +5,16 @@
     │   ├── CellExit             it raised SystemExit
     │   ├── CellCancelled        it was cancelled, or raised CancelledError
     │   ├── CellTimeout          it did not end by its deadline (also a TimeoutError)
-    │   └── CellAborted          it raised KeyboardInterrupt, GeneratorExit or another BaseException
+    │   ├── CellAborted          it raised KeyboardInterrupt, GeneratorExit or another BaseException
+    │   └── RemoteError          it raised an exception in another process
     ├── UsageError               the caller asked for something that cannot be done
     │   ├── ReservedNameError    a name that belongs to the runtime (also a ValueError)
     │   ├── UnknownNameError     a name that is not bound (also a LookupError)
     │   ├── LoopError            no event loop, a closed one, or another one (also a RuntimeError)
     │   ├── SessionClosedError   the session has ended (also a RuntimeError)
     │   ├── NoInputError         input() where the host has given none (also a RuntimeError)
+    │   ├── UntrustedValueError  a pickled value, from a peer that is not trusted
+    │   ├── MessageTooLargeError  more than the other process takes at once (also a ValueError)
     │   └── CrossingError        an await that cannot be done from here (also a RuntimeError)
     │       ├── ForeignThreadError    in a thread that no code of a session has started
     │       ├── ForeignTaskError      in a task that no cell runs in
@@ -28,6 +31,10 @@
     │   ├── CapabilityRefused    it was not approved (also a PermissionError)
     │   │   └── BudgetExceeded   what the cells may spend on it is spent
     │   └── CapabilityTimeout    it took longer than it may (also a TimeoutError)
+    ├── PeerError                what came from the other process cannot be used
+    │   ├── ProtocolError        it breaks the protocol: malformed, oversized or out of turn
+    │   │   └── ProtocolVersionError  the two processes speak no version in common
+    │   └── ValueLoadError       a value that cannot be unpickled here
     └── InternalError            a bug of ours
 
     CellInterrupted              a BaseException: raised inside a cell to stop it
@@ -38,6 +45,8 @@ the original as ``__cause__``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class IsthmusError(Exception):
@@ -66,6 +75,35 @@ class CellTimeout(CellError, TimeoutError):
 
 class CellAborted(CellError):
     """The cell raised a ``BaseException`` that is not an ``Exception``."""
+
+
+class RemoteError(CellError):
+    """Code in another process raised an exception, which is described here.
+
+    Attributes:
+        type: The qualified name of its class, as in ``"builtins.ValueError"``.
+        message: Its text.
+        traceback: As Python printed it there, without frames of this package.
+        details: Plain data of the exception, such as the ``"code"`` of a SystemExit.
+    """
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 (the exception's)
+        message: str = "",
+        traceback: str = "",
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(type, message, traceback, details)
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+        self.details = dict(details or {})
+
+    def __str__(self) -> str:
+        """As the last line of a traceback: ``ValueError: text``."""
+        name = self.type.removeprefix("builtins.")
+        return f"{name}: {self.message}" if self.message else name
 
 
 class CellInterrupted(BaseException):
@@ -148,6 +186,14 @@ class NoInputError(UsageError, RuntimeError):
     """A cell asks for input, and the host has given no function that would supply it."""
 
 
+class UntrustedValueError(UsageError):
+    """The value came as a pickle, and loading one runs code of whoever made it. It stays packed."""
+
+
+class MessageTooLargeError(UsageError, ValueError):
+    """The message is larger than what the other process takes at once. Nothing was sent."""
+
+
 class CapabilityError(IsthmusError):
     """The host's rules stopped the call of a capability."""
 
@@ -166,6 +212,22 @@ class BudgetExceeded(CapabilityRefused):
 
 class CapabilityTimeout(CapabilityError, TimeoutError):
     """The capability took longer than it may, and was cancelled."""
+
+
+class PeerError(IsthmusError):
+    """What came from the other process cannot be used."""
+
+
+class ProtocolError(PeerError):
+    """The other process breaks the protocol. The connection cannot be used any further."""
+
+
+class ProtocolVersionError(ProtocolError):
+    """The two processes speak no version of the protocol in common. No session was opened."""
+
+
+class ValueLoadError(PeerError):
+    """The value cannot be unpickled here; ``__cause__`` says why. It stays packed."""
 
 
 class InternalError(IsthmusError):
