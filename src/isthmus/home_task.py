@@ -225,6 +225,8 @@ def cancel_for(job: Job) -> None:
     if job.task is not None and has_begun(job.task):
         job.cancels += 1
         job.cancel_delivered = True
+        if job.pursuit is not None:
+            job.pursuit.tell()
         asyncio.Task.cancel(job.task, f"cell {job.number} was cancelled")
 
 
