@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tally",),
     ("colours", "displays", "failures", "output", "portal", "transport"),
     ("stacks", "thread_aware_loop"),
-    ("sticky",),
+    ("loop_watch", "sticky"),
     ("home_task", "interrupts", "live_output", "shared_loop", "streams", "task_factory"),
     ("cell_thread", "delegates", "generator_hooks", "interceptors", "ownership"),
     ("census", "failure_hooks", "ledger", "visitors"),

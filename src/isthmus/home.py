@@ -35,6 +35,7 @@ from isthmus.home_task import (
 )
 from isthmus.interrupts import pursue
 from isthmus.jobs import Crossing, Job, ancestry, current_job
+from isthmus.loop_watch import LoopWatch
 from isthmus.mailbox import Mailbox
 from isthmus.ownership import Ownership
 from isthmus.portal import in_portal
@@ -58,6 +59,7 @@ class Home:
         given_up: Jobs without whose end control has gone back, until their code really ends.
         paused: No job starts; those that come wait in the queue.
         dismisses: What other threads begin to wait for is cancelled at once.
+        loop_watches: Who sees whether the loop goes round; closed with the home.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Home:
         self.aside: set[Job] = set()
         self.given_up: set[Job] = set()
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self.loop_watches: list[LoopWatch] = []
         self._on_shutdown = on_shutdown
         self._last_round = 0.0
         self._task: HomeTask | None = None
@@ -132,6 +135,11 @@ class Home:
     def unended(self) -> list[Job]:
         """The same, and those that were given up. Threads: any."""
         return [*(job for job in self.jobs() if job.state != "ended"), *self.given_up]
+
+    def may_run_code(self) -> bool:
+        """Whether a job or a task of the session is alive. Threads: any."""
+        tasks = self.ownership.of_kind("task")
+        return bool(self.unended()) or not all(task.done() for task in tasks)
 
     # -- starting jobs -----------------------------------------------------------------------
 
@@ -557,6 +565,8 @@ class Home:
         if self.closed:
             return
         self.closed = self.dismisses = True
+        for watch in self.loop_watches:
+            watch.close()
         while self.queue:
             self.queue.popleft().end()
         if self._task is not None and not self.loop.is_closed():
