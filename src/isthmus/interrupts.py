@@ -36,7 +36,15 @@ from typing import Any
 from isthmus.errors import CellInterrupted
 from isthmus.jobs import Job, ancestry
 from isthmus.portal import await_for
-from isthmus.stacks import codes_of, codes_where_it_waits, job_of, may_be_struck
+from isthmus.stacks import (
+    Stack,
+    codes_of,
+    codes_where_it_waits,
+    job_of,
+    may_be_struck,
+    stack_from,
+    stack_in,
+)
 from isthmus.sticky import sticky_interrupts
 from isthmus.strikes import strikes
 from isthmus.tracebacks import is_ours
@@ -90,7 +98,7 @@ class Pursuit:
 
     Attributes:
         told_at: When its own code was last told: struck, or cancelled at an await.
-        arrived: Whether what was sent to a thread has been raised there, or taken back.
+        arrived: Whether what was sent to a thread has been raised there.
 
     Threads: any, where a method does not say otherwise. The attributes are single values, each
     written in one step; a look that sees an old one is followed by another.
@@ -182,19 +190,20 @@ class Pursuit:
         yield self.job.owner.loop_thread
 
     def _look_at(self, thread: int) -> None:
-        frame = sys._current_frames().get(thread)
-        if not self._is_meant(frame) or (self._is_loop(thread) and not self._keeps_the_loop()):
+        stack = stack_in(thread)
+        if not self._is_meant(stack) or (self._is_loop(thread) and not self._keeps_the_loop()):
             return
         if max(self.told_at, self._struck_at) < self._ordered_at:
-            self._strike(thread)
+            if self._is_loop(thread) or not self._may_await_soon():
+                self._strike(thread)
         elif self.arrived and self._ignores_it(thread):
-            if may_be_struck(frame, on_loop=self._is_loop(thread)):
-                self._hold(codes_of(frame))
+            if may_be_struck(stack, on_loop=self._is_loop(thread)):
+                self._hold(codes_of(stack))
             self._strike(thread)
 
-    def _is_meant(self, frame: FrameType | None) -> bool:
-        """Whether it is code of the job that runs in *frame*, or of one nested in it."""
-        return self.job in ancestry(job_of(frame)[0])
+    def _is_meant(self, stack: Stack) -> bool:
+        """Whether it is code of the job that runs in *stack*, or of one nested in it."""
+        return self.job in ancestry(job_of(stack)[0])
 
     def _is_loop(self, thread: int) -> bool:
         return thread == self.job.owner.loop_thread
@@ -222,7 +231,13 @@ class Pursuit:
 
     def strike(self) -> bool:
         """Strike the job if it computes in a thread of its own; whether that is on its way."""
-        return self.job.thread is not None and self._strike(self.job.thread)
+        thread = self.job.thread
+        return thread is not None and not self._may_await_soon() and self._strike(thread)
+
+    def _may_await_soon(self) -> bool:
+        """Whether a thread's code that awaits may yet be told by its next await, as is better."""
+        recent = time.monotonic() - self._ordered_at < STEP_SECONDS
+        return self.job.awaits and self.told_at < self._ordered_at and recent
 
     def _strike(self, thread: int) -> bool:
         self._wanted_in.add(thread)
@@ -246,37 +261,29 @@ class Pursuit:
 
     def may_strike(self, thread: int) -> bool:
         """Whether the code that runs in *thread* now may be struck."""
-        frame = sys._current_frames().get(thread)
-        return self.may_raise_in(frame, thread)
+        return self.may_raise_in(stack_in(thread), thread)
 
-    def may_raise_in(self, frame: FrameType | None, thread: int) -> bool:
-        """Whether it is for this job, and for nothing that must not be struck, that *frame* runs.
+    def may_raise_in(self, stack: Stack, thread: int) -> bool:
+        """Whether it is for this job, and for nothing that must not be struck, that *stack* runs.
 
         Only where a look has found that it has to be.
         """
-        if thread not in self._wanted_in or not self._is_meant(frame):
+        if thread not in self._wanted_in or not self._is_meant(stack):
             return False
-        return may_be_struck(frame, on_loop=self._is_loop(thread))
+        return may_be_struck(stack, on_loop=self._is_loop(thread))
 
     def arrive(self) -> CellInterrupted:
         """What to raise; called where it is raised, at that moment."""
         self.arrived = True
         self._struck_at = time.monotonic()
         self._note()
-        job, is_own_code = job_of(sys._getframe(1))
+        job, is_own_code = job_of(stack_from(sys._getframe(1)))
         if job is self.job and is_own_code:
             self.told_at = self._struck_at
             job.cancel_requested = job.cancel_delivered = True
         if not self._is_over():
             watchdog.look_at(self, self._struck_at + self._step)
         return CellInterrupted(f"cell {self.job.number} was interrupted")
-
-    def taken_back(self) -> None:
-        """The code was left before it arrived: let the loop cancel what is awaited now."""
-        self.arrived = True
-        owner = self.job.owner
-        with suppress(RuntimeError):  # the loop is closed
-            owner.loop.call_soon_threadsafe(owner.stop, self.job, self._ordered_at)
 
     def come_out(self, frame: FrameType) -> None:
         """The code in *frame* goes on after a call of ours; see :class:`~isthmus.strikes.Striker`.
@@ -289,7 +296,7 @@ class Pursuit:
             caller = caller.f_back
         if caller is None or caller.f_code is await_for.__code__:  # the code of a task has ended
             return
-        if not self._is_over() and self.may_raise_in(caller, get_ident()):
+        if not self._is_over() and self.may_raise_in(stack_from(caller), get_ident()):
             raise self.arrive()
 
     def come_back(self) -> None:
@@ -383,9 +390,10 @@ class MainThreadInterrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         """The signal's handler. One of another sender is passed on, and one that comes late."""
         thread = get_ident()
-        for job in ancestry(job_of(frame)[0]):
+        stack = stack_from(frame)
+        for job in ancestry(job_of(stack)[0]):
             pursuit = job.pursuit
-            if isinstance(pursuit, Pursuit) and pursuit.may_raise_in(frame, thread):
+            if isinstance(pursuit, Pursuit) and pursuit.may_raise_in(stack, thread):
                 raise pursuit.arrive()
         if callable(self._previous):
             self._previous(number, frame)

@@ -13,14 +13,13 @@ Guarantees: a blockage is reported once; neither the home nor who is told is kep
 from __future__ import annotations
 
 import contextvars
-import sys
 import threading
 import time
 import weakref
 from typing import Any, Protocol
 
 from isthmus.jobs import JobOwner
-from isthmus.stacks import is_of_loop, job_of, stack_of_thread
+from isthmus.stacks import is_of_loop, job_of, stack_in, stack_of_thread
 from isthmus.watchdog import watchdog
 
 LOOKS = 4
@@ -87,8 +86,7 @@ class LoopWatch:
             if not home.may_run_code():
                 return None
             self._asleep = False  # one that has come since found it awake
-        frame = sys._current_frames().get(home.loop_thread)
-        if frame is None or not is_of_loop(frame):
+        if not is_of_loop(stack_in(home.loop_thread)):
             self._ask(home)
         return self._pause
 
@@ -109,7 +107,7 @@ class LoopWatch:
         """The loop has not answered for so long; seconds until the next look."""
         if seconds < self._delay:
             return min(self._pause, self._delay - seconds)
-        job, _ = job_of(sys._current_frames().get(home.loop_thread))
+        job, _ = job_of(stack_in(home.loop_thread))
         number = job.number if job is not None else 0
         stack = stack_of_thread(home.loop_thread)
         if self._asked_at is not None:

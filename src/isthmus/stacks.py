@@ -5,7 +5,7 @@ Owns the reading of frames, of any thread. Refuses to know: who asks, and why.
 A stack says whose code runs by two kinds of frames of ours: :meth:`Job.evaluate` is below all code
 of a cell, :func:`~isthmus.portal.await_for` below all that a task awaits for one.
 
-Assumes: the interpreter lock, so that no frame moves while it is read.
+Assumes: the interpreter lock, so that no frame moves while the frames of a thread are collected.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ import asyncio
 import selectors
 import sys
 import traceback
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import accumulate, chain, islice, repeat
+from operator import itemgetter
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from isthmus.jobs import Job, outside_cells
 from isthmus.portal import await_for, suspended_stack
@@ -31,7 +37,12 @@ _ASYNCIO = str(Path(asyncio.__file__).parent)
 _LIBRARY = (str(Path(asyncio.__file__).parent.parent), "<frozen ")
 """Where the files of Python's own library are, and how those are named that it is built with."""
 
+_FINALIZERS = (weakref.__file__, WeakSet.__init__.__code__.co_filename)
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+Stack = list[FrameType]
+"""The frames of one thread or greenlet, innermost first."""
 
 Place = tuple[FrameType, int]
 """A frame and the line at which it stands."""
@@ -49,19 +60,44 @@ def passes_on(function: F) -> F:
     return function
 
 
-def job_of(frame: FrameType | None) -> tuple[Job | None, bool]:
-    """Whose code runs in *frame*, and whether it is the job's own, not that of a task.
+def stack_from(frame: FrameType | None) -> Stack:
+    """*frame* and its callers. For a stack that does not move: the calling thread's, or a parked
+    greenlet's.
+    """
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def stack_in(thread: int) -> Stack:
+    """The frames of the thread of this identifier. Threads: any.
+
+    Taken in one step, which holds the interpreter lock throughout: to follow ``f_back`` by code in
+    Python while that thread goes on crashes CPython 3.11.
+    """
+    top = islice(map(itemgetter(thread), iter(sys._current_frames, None)), 1)
+    frames: deque[FrameType] = deque()
+    with suppress(AttributeError, KeyError):  # the outermost frame's is None; there is no thread
+        frames.extend(accumulate(chain(top, repeat("f_back")), getattr))
+    if frames and frames[-1] is None:
+        frames.pop()
+    return list(frames)
+
+
+def job_of(stack: Stack) -> tuple[Job | None, bool]:
+    """Whose code runs in *stack*, and whether it is the job's own, not that of a task.
 
     The innermost job, where one is nested in another. (None, False) for code of no job, and for
     what follows a cell's code.
     """
-    while frame is not None:
+    for frame in stack:
         if frame.f_code is await_for.__code__:
-            return frame.f_locals["job"], False
+            return frame.f_locals.get("job"), False
         job = _entered(frame)
         if job is not None:
             return (None, False) if job.left else (job, True)
-        frame = frame.f_back
     return None, False
 
 
@@ -73,17 +109,28 @@ def _entered(frame: FrameType) -> Job | None:
     return job if isinstance(job, Job) else None
 
 
-def may_be_struck(frame: FrameType | None, *, on_loop: bool) -> bool:
-    """Whether an exception may be raised in *frame*, the innermost of a stack of a job.
+def _inside(stack: Stack) -> Iterator[FrameType]:
+    """The frames of *stack* above those in which the code of a job or of a task is begun."""
+    for frame in stack:
+        if frame.f_code is await_for.__code__ or _entered(frame):
+            return
+        yield frame
 
-    Not in our own code, nor in what that calls of Python's library (a condition that is entered
-    just then would stay locked); not in what it calls outside of cells; nor, in the thread of an
-    event loop, in the loop's.
+
+def may_be_struck(stack: Stack, *, on_loop: bool) -> bool:
+    """Whether an exception may be raised in code of a job, at the top of *stack*.
+
+    Not in a callback of a weak reference, where Python prints and drops what is raised. Not in our
+    own code, nor in what that calls of Python's library (a condition that is entered just then
+    would stay locked); not in what it calls outside of cells; nor, in the thread of an event loop,
+    in the loop's.
     """
-    if frame is None or (on_loop and is_of_loop(frame)):
+    if not stack or stack[0].f_code.co_filename in _FINALIZERS:
+        return False
+    if on_loop and is_of_loop(stack):
         return False
     called_by_others = False
-    while frame is not None and frame.f_code is not await_for.__code__ and not _entered(frame):
+    for frame in _inside(stack):
         if frame.f_code is outside_cells.__code__:
             return False
         if frame.f_code in _passing_on:
@@ -92,30 +139,29 @@ def may_be_struck(frame: FrameType | None, *, on_loop: bool) -> bool:
             return False
         elif not frame.f_code.co_filename.startswith(_LIBRARY) or _is_installed(frame):
             called_by_others = True
-        frame = frame.f_back
     return True
 
 
-def is_of_loop(frame: FrameType) -> bool:
-    """Whether the event loop's own code runs in *frame*."""
-    caller = frame.f_back
-    if frame.f_code.co_filename == selectors.__file__ and caller is not None:
-        frame = caller  # the loop's, or that of subprocess.run()
-    return frame.f_code.co_filename.startswith(_ASYNCIO)
+def is_of_loop(stack: Stack) -> bool:
+    """Whether the event loop's own code runs at the top of *stack*."""
+    names = [frame.f_code.co_filename for frame in stack[:2]]
+    if names and names[0] == selectors.__file__:
+        del names[0]  # called by the loop, or by subprocess.run()
+    return bool(names) and names[0].startswith(_ASYNCIO)
 
 
 def _is_installed(frame: FrameType) -> bool:
     return "-packages" in frame.f_code.co_filename  # site-packages, dist-packages
 
 
-def codes_of(frame: FrameType | None) -> set[CodeType]:
-    """The code on the stack of the innermost job, other than ours and the loop's, from *frame*."""
-    codes = set()
-    while frame is not None and frame.f_code is not await_for.__code__ and not _entered(frame):
-        if not is_ours(frame) and not is_of_loop(frame):
-            codes.add(frame.f_code)
-        frame = frame.f_back
-    return codes
+def codes_of(stack: Stack) -> set[CodeType]:
+    """The code of the innermost job in *stack*, other than ours and the loop's."""
+    return {frame.f_code for frame in _inside(stack) if _is_of_others(frame)}
+
+
+def _is_of_others(frame: FrameType) -> bool:
+    name = frame.f_code.co_filename
+    return not is_ours(frame) and name != selectors.__file__ and not name.startswith(_ASYNCIO)
 
 
 def codes_where_it_waits(job: Job) -> set[CodeType]:
@@ -124,7 +170,7 @@ def codes_where_it_waits(job: Job) -> set[CodeType]:
     Threads: the loop's.
     """
     frames = (frame for frame, _ in _places(job))
-    return {it.f_code for it in frames if not is_ours(it) and not is_of_loop(it)}
+    return {frame.f_code for frame in frames if _is_of_others(frame)}
 
 
 # -- showing ---------------------------------------------------------------------------------------
@@ -140,25 +186,24 @@ def stack_of(job: Job) -> str:
 
 def stack_of_thread(thread: int) -> str:
     """What the thread of this identifier is doing, without our own frames. Threads: any."""
-    return _shown(_outermost_first(sys._current_frames().get(thread)))
+    return _shown(_outermost_first(stack_in(thread)))
 
 
 def _places(job: Job) -> list[Place]:
     """Where the code of *job* stands, which does not run on this thread, outermost first."""
     if job.context == "thread":
-        frame = sys._current_frames().get(job.thread) if job.thread is not None else None
-        return _of_job(job, frame)
+        return _of_job(job, stack_in(job.thread) if job.thread is not None else [])
     frame, awaited = suspended_stack(job.task)
-    return [*_of_job(job, frame), *_awaiting(awaited)]
+    return [*_of_job(job, stack_from(frame)), *_awaiting(awaited)]
 
 
-def _outermost_first(frame: FrameType | None) -> list[Place]:
-    return list(traceback.walk_stack(frame))[::-1] if frame is not None else []
+def _outermost_first(stack: Stack) -> list[Place]:
+    return [(frame, frame.f_lineno or 0) for frame in reversed(stack)]
 
 
-def _of_job(job: Job, frame: FrameType | None) -> list[Place]:
-    """The part of the stack that belongs to *job*; nothing where it is not on it."""
-    places = _outermost_first(frame)
+def _of_job(job: Job, stack: Stack) -> list[Place]:
+    """The part of *stack* that belongs to *job*; nothing where it is not on it."""
+    places = _outermost_first(stack)
     for index, (place, _) in enumerate(places):
         if _entered(place) is job:
             return places[index:]

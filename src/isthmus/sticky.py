@@ -19,7 +19,7 @@ from typing import Any
 
 from isthmus.errors import CellInterrupted
 from isthmus.jobs import Job, ancestry
-from isthmus.stacks import job_of, may_be_struck
+from isthmus.stacks import job_of, may_be_struck, stack_from
 
 _TOOL_IDS = (4, 3, 5, 2, 1, 0)
 """In the order of preference: 3 and 4 belong to nobody, 0, 1, 2 and 5 to debuggers, coverage,
@@ -98,9 +98,9 @@ class StickyInterrupts:
 
     def _strike(self) -> None:
         """Raise in code of a job that is held."""
-        frame = sys._getframe(2)
-        for job in ancestry(job_of(frame)[0]):
-            if job in self._codes and may_be_struck(frame, on_loop=False):
+        stack = stack_from(sys._getframe(2))
+        for job in ancestry(job_of(stack)[0]):
+            if job in self._codes and may_be_struck(stack, on_loop=False):
                 raise CellInterrupted(f"cell {job.number} was interrupted")
 
 

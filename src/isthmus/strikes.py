@@ -6,7 +6,8 @@ CPython raises an asynchronous exception (``PyThreadState_SetAsyncExc``) at the 
 thread at which it looks for one, whatever is running there by then: the end of the cell, the event
 loop, the next cell. So there is a record of what is on its way, and whoever leaves the code of a
 cell (a switch out of the portal, a wait for the loop, the cell's end) looks into it and settles:
-the exception arrives there, at the latest, or is taken back.
+the exception arrives there, at the latest. None is taken back: CPython 3.11 goes on to look for
+it, whenever a function starts, and where there is a trace function it never ends to look.
 
 Guarantees:
 - Who sends says that it may arrive *after* it is on record. So either the one who leaves sees the
@@ -26,13 +27,14 @@ from typing import Protocol
 
 from isthmus.errors import CellInterrupted
 
-_NOTHING = ctypes.py_object()
-"""A null pointer: the exception is taken back."""
-
 set_async_exception = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
 )
 """Have CPython raise a class in a thread. For a thread in which cells run: :class:`Strikes`."""
+
+
+def _let_arrive() -> None:
+    """Do nothing: an asynchronous exception is raised when a function starts, if not before."""
 
 
 class Striker(Protocol):
@@ -46,9 +48,6 @@ class Striker(Protocol):
 
     def arrive(self) -> CellInterrupted:
         """What to raise. Called in the struck thread, at that moment."""
-
-    def taken_back(self) -> None:
-        """What was sent has not arrived, as the code was left. Called in its thread."""
 
     def come_out(self, frame: FrameType) -> None:
         """The code in *frame* goes on, after a call of what must not be struck. In its thread.
@@ -82,15 +81,14 @@ class Strikes:
         """Have CPython raise what *striker* gives in *thread*; whether it is on its way there."""
         with self._lock:
             before = self.on_their_way.get(thread)
-            if before is not None and before is not striker and not before.arrived:
-                return False
-            set_async_exception(thread, _NOTHING)  # of the same striker: there are never two
+            if before is not None and not before.arrived:
+                return before is striker
             striker.arrived = False
             self.on_their_way[thread] = striker
             if striker.may_strike(thread):
                 set_async_exception(thread, ctypes.py_object(_Arriving))
                 return True
-            del self.on_their_way[thread]
+            self.on_their_way.pop(thread, None)
             striker.arrived = True
             return False
 
@@ -101,12 +99,15 @@ class Strikes:
             CellInterrupted: It arrives here. Then the caller has to settle again, if it goes on to
                 leave the cell; no further one can come in between.
         """
-        with self._lock:
-            thread = get_ident()
-            set_async_exception(thread, _NOTHING)
-            striker = self.on_their_way.pop(thread, None)
+        thread = get_ident()
+        with self._lock:  # who is about to send one has sent it, or sees that the code is left
+            striker = self.on_their_way.get(thread)
         if striker is not None and not striker.arrived:
-            striker.taken_back()
+            try:
+                _let_arrive()
+            except CellInterrupted:  # on Python 3.11 it is made here, and says that it has arrived
+                raise
+        self.on_their_way.pop(thread, None)
 
     def come_out(self, frame: FrameType) -> None:
         """The code in *frame*, of the calling thread, goes on after a call of ours.
