@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.cells import atomic_cells, cells, namespace_size
 from benchmarks.crossing import crossing
+from benchmarks.interrupts import interrupts
 from benchmarks.measure import Figure, table
 from benchmarks.memory import idle_session
 from benchmarks.output import output
@@ -22,6 +23,7 @@ GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
     "cells": (cells, namespace_size, atomic_cells),
     "crossing": (crossing, longest_stall),
     "output": (output,),
+    "interrupts": (interrupts,),
     "ownership": (trivial_cells, many_tasks, open_and_close),
 }
 """Memory first: later cases leave memory that the allocator keeps."""

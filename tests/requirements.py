@@ -232,6 +232,14 @@ REQUIREMENTS: dict[str, str] = {
         "A cell that does not end when it is told to is given up: its thread or task is retired, "
         "and the home knows of it until its code has really ended."
     ),
+    "6.2-matrix": (
+        "Code of every kind, in each context, on a loop in the main thread and in another: stopped "
+        "at its deadline, given up, or seen to keep the loop."
+    ),
+    "6.2-loop-blocked": (
+        "A loop that stands still is reported after a settable delay, with the cell and the stack; "
+        "one that goes round is left alone."
+    ),
     "6.2-interrupt": "An interrupt stops what runs and never hits the next cell.",
     "6.2-no-exit-of-host-loop": (
         "SystemExit and KeyboardInterrupt of a task of session code never leave the host's loop; "

@@ -313,9 +313,12 @@ def in_thread(function):
 @requirement("8-blocking-session", "3.4-nested")
 def test_a_nested_call_is_cancelled_with_its_cell(blocking: BlockingSession) -> None:
     blocking.set("blocking", blocking)
-    code = "inner = blocking.run('await asyncio.sleep(600)')"
-    assert blocking.run(code, context="thread", timeout=0.05).stopped
-    assert blocking.get("inner").status == "cancelled"
+    nested = "try:\n    await asyncio.sleep(600)\nfinally:\n    ended = True"
+    result = blocking.run(
+        f"blocking.run({nested!r})\nwent_on = True", context="thread", timeout=0.05
+    )
+    assert (result.status, result.stopped) == ("timeout", True)
+    assert blocking.get("ended") and "went_on" not in blocking.namespace
     blocking.delete("blocking")
 
 

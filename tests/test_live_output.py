@@ -314,8 +314,9 @@ async def test_an_interrupt_waits_until_the_transport_has_taken_an_event(
     await eventually(transport.entered.is_set)
     assert session.interrupt()
     home = session.manager.current_home
-    assert home is not None and home.thread is not None
-    await eventually(lambda: home.thread is not None and home.thread._kept_back)
+    assert home is not None
+    pursuit: Any = home.jobs()[0].pursuit
+    await eventually(lambda: pursuit._wanted_in)
     assert session.interrupt()
     transport.leave.set()
     result = await running
@@ -324,26 +325,29 @@ async def test_an_interrupt_waits_until_the_transport_has_taken_an_event(
 
 
 @requirement("6.2-interrupt")
-def test_only_a_jobs_own_thread_is_sheltered() -> None:
-    class Guarded(Job):
-        def __init__(self) -> None:
+def test_what_had_to_wait_for_the_host_comes_when_the_cells_code_goes_on() -> None:
+    calls: list[object] = []
+
+    class Pursued(Job):
+        def __init__(self, name: str) -> None:
             super().__init__(1, "thread", awaits=False)
-            self.calls: list[str] = []
-            self.guard = self  # type: ignore[assignment]
+            self.name = name
+            self.pursuit = self  # type: ignore[assignment]
 
-        def shelter(self) -> bool:
-            self.calls.append("shelter")
-            return len(self.calls) == 1
+        def pass_by(self) -> None:
+            calls.append(self.name)
 
-        def expose(self) -> None:
-            self.calls.append("expose")
+    class Listening(MemoryTransport):
+        def send(self, event: Event) -> None:
+            calls.append(current_job.get())
+            Emitter(MemoryTransport()).emit(event)  # code of the host, which leads back to us
 
-    def emit() -> list[str]:
-        job = Guarded()
+    def emit() -> None:
+        job = Pursued("nested")
+        job.parent = Pursued("parent")
         current_job.set(job)
-        for _ in range(2):
-            Emitter(MemoryTransport()).emit(Event("s", 1))
+        Emitter(Listening()).emit(Event("s", 1))
         assert current_job.get() is job
-        return job.calls
 
-    assert contextvars.copy_context().run(emit) == ["shelter", "expose", "shelter"]
+    contextvars.copy_context().run(emit)
+    assert calls == [None, "nested", "parent"]

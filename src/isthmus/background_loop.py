@@ -24,10 +24,10 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 
-from isthmus.cell_thread import _set_async_exception
 from isthmus.errors import CellCancelled, CellInterrupted, SessionClosedError
 from isthmus.home import call_if_alive
 from isthmus.portal import end_idle_runners
+from isthmus.strikes import set_async_exception
 from isthmus.thread_aware_loop import ThreadAwareLoop
 
 STOP_SECONDS = 1.0
@@ -161,7 +161,7 @@ class BackgroundLoop:
         ended = self.join(PATIENCE_SECONDS)
         while not ended and time.monotonic() < deadline:
             assert self._thread.ident is not None
-            _set_async_exception(self._thread.ident, CellInterrupted)
+            set_async_exception(self._thread.ident, CellInterrupted)
             ended = self.join(RETRY_SECONDS)
 
     def run(self, work: Work) -> Any:

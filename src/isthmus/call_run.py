@@ -16,13 +16,12 @@ from isthmus.cells import CompiledCell
 from isthmus.errors import UnknownNameError
 from isthmus.events import Context
 from isthmus.portal import run_sync
-from isthmus.tracebacks import CALL_FILE
+from isthmus.stacks import passes_on
 
-_call: Callable[..., Any] = eval(
-    compile("lambda function, args, kwargs: function(*args, **kwargs)", CALL_FILE, "eval")
-)
-"""Calls a function from code that does not count as ours while a signal looks who runs: a function
-made in C (``time.sleep``) has no frame of its own that would show that it may be interrupted."""
+
+@passes_on
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return function(*args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from isthmus.errors import CapabilityRevoked, CrossingError, LoopError, NoInputE
 from isthmus.interceptors import CapabilityCall, Interceptor, intercepted
 from isthmus.jobs import current_job
 from isthmus.portal import can_run_sync, crossing_here, run_sync
+from isthmus.stacks import passes_on
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -151,6 +152,7 @@ class Capability:
 
     # -- calling -----------------------------------------------------------------------------
 
+    @passes_on
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the host's function in the colour of the code in which the call stands.
 
@@ -188,6 +190,7 @@ class Capability:
         self._check()
         return await _Visit(self, args, kwargs, is_async=True).perform()
 
+    @passes_on
     def now(self, /, *args: Any, **kwargs: Any) -> Any:
         """Give the result, wherever the call stands. Raises as a call does."""
         self._check()
@@ -335,6 +338,7 @@ class _Visit:
             return two_coloured(await chain(self._call))
         return two_coloured(await on_loop(loop, awaiting(chain, self._call)), loop)
 
+    @passes_on
     async def _call_function(self, call: CapabilityCall) -> Any:
         capability = self._capability
         result = capability._fn(*call.args, **call.kwargs)

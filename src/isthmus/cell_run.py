@@ -18,6 +18,7 @@ from isthmus.jobs import Job, JobOutput
 from isthmus.output import CellOutput
 from isthmus.portal import run_sync
 from isthmus.streams import stream_hooks
+from isthmus.strikes import strikes
 from isthmus.tracebacks import trim
 
 CLOCK_SLACK_SECONDS = 0.002
@@ -112,7 +113,12 @@ class CellRun(Job):
                 run_sync(_ended(self.children))
         except BaseException as error:  # a boundary: whatever the cell raises is its outcome
             self.error = error
-        self.leave_code()
+        self.state, self.left = "finishing", True
+        if strikes.on_their_way or self.pursuit is not None:
+            try:
+                self.leave_code()
+            except CellInterrupted:  # too late: the code has ended
+                self.leave_code()
         try:
             self._finish()
         except BaseException as error:  # a boundary: __del__ or __repr__ of the cell's objects

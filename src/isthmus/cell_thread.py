@@ -12,17 +12,15 @@ Guarantees:
   keeps jobs that are merely next in order for later.
 - The thread holds no reference to a session between jobs.
 
-Locks: ``_claim`` guards ``current``, ``_retired``, ``_withdrawn``, ``_armed``, ``_interrupted``,
-``_sheltered`` and ``_kept_back``, so that a job is either run by this thread or given to another
-one, and an interrupt reaches the job that it is meant for or none. Innermost; nothing is called
-inside but CPython's setter of an asynchronous exception. Both queues are atomic by themselves.
+Locks: ``_claim`` guards ``current``, ``_retired`` and ``_withdrawn``, so that a job is either run
+by this thread or given to another one. Innermost; nothing is called inside. Both queues are atomic
+by themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import ctypes
 import functools
 import sys
 import threading
@@ -36,18 +34,19 @@ from typing import Any, Protocol
 from isthmus.context_variables import ContextMirror
 from isthmus.errors import CellInterrupted, CrossingError, SessionClosedError
 from isthmus.home_task import HomeTask
-from isthmus.jobs import Job, ancestry, current_job
+from isthmus.jobs import Job, JobPursuit, ancestry, current_job
 from isthmus.portal import (
     ORIGIN_DEPTH,
     Portal,
+    await_for,
     drive_portal,
     open_portal,
     outcome_in_portal,
     raise_here,
-    run_sync,
     set_crossing,
 )
 from isthmus.shared_loop import running_loop_of_thread
+from isthmus.strikes import strikes
 
 PRIVATE_VARIABLES: frozenset[contextvars.ContextVar[Any]] = frozenset({current_job})
 
@@ -91,7 +90,8 @@ class Request:
         """
         if not self._enter():
             return
-        portal, self._trap = open_portal(functools.partial(run_sync, self.awaitable), task)
+        wait = functools.partial(await_for, self.job, self.awaitable)
+        portal, self._trap = open_portal(wait, task)
         if portal.finished:
             self._leave(portal.value, portal.error)
         else:
@@ -112,7 +112,7 @@ class Request:
     async def _outcome(self) -> tuple[Any, BaseException | None]:
         portal = self._portal
         if portal is None:
-            return await outcome_in_portal(functools.partial(run_sync, self.awaitable))
+            return await outcome_in_portal(functools.partial(await_for, self.job, self.awaitable))
         await drive_portal(portal, portal.task, self._trap)
         return portal.value, portal.error
 
@@ -123,6 +123,8 @@ class Request:
             mirror.reflect(self.snapshot)
         if job.cancel_requested and not job.cancel_delivered:
             job.cancel_delivered = True  # it came while the thread was busy, and arrives here
+            if job.pursuit is not None:
+                job.pursuit.tell()
             self.fail(asyncio.CancelledError(f"cell {job.number} was cancelled"))
             return False
         self.begun = True
@@ -154,14 +156,30 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:
-    """Have CPython raise *kind* in *thread* at its next bytecode; None takes it back."""
-    exception = ctypes.py_object(kind) if kind is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception)
+def _settle_before(awaitable: object) -> None:
+    """Have nothing arrive while the thread waits for *awaitable*.
+
+    Raises:
+        CellInterrupted: It was on its way; a coroutine that nobody will await is closed.
+    """
+    try:
+        strikes.settle()
+    except CellInterrupted:
+        if isinstance(awaitable, CoroutineType):
+            awaitable.close()
+        raise
 
 
-def _let_arrive() -> None:
-    """Do nothing: an asynchronous exception is raised when a function starts, if not before."""
+def _come_back(pursuit: JobPursuit, error: BaseException | None) -> None:
+    """The thread goes on, after a wait that gave *error*, with code that may have to stop.
+
+    Raises:
+        CellInterrupted: It has to.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        pursuit.tell()
+    elif error is None:
+        pursuit.come_back()
 
 
 Message = Request | tuple[Job, contextvars.Context] | list[asyncio.Handle]
@@ -209,11 +227,7 @@ class CellThread:
         self.ended = loop.create_future()
         self._hooks = sys.get_asyncgen_hooks()  # this is the loop's thread, so they are the loop's
         self._claim = threading.Lock()
-        self._armed: Job | None = None
         self._withdrawn: set[Job] = set()
-        self._interrupted = False
-        self._sheltered = False
-        self._kept_back = False
         self._retired = False
         self._close_reason: str | None = None
         self._thread: threading.Thread | None = None
@@ -262,69 +276,13 @@ class CellThread:
         self.inbox.put(None)
         return True
 
-    def interrupt(self, job: Job) -> bool:
-        """Raise :class:`CellInterrupted` in the code of *job*; whether it computed. Any thread.
-
-        Not while it waits for the loop: there, a cancellation ends it. Blocked in C it gets the
-        exception when it comes back.
-        """
-        with self._claim:
-            if self._armed is not job or self.ident is None:
-                return False
-            if self._sheltered:
-                self._kept_back = True
-            else:
-                self._interrupted = True
-                _set_async_exception(self.ident, CellInterrupted)
-            return True
-
-    def _arm(self, job: Job) -> None:
-        """Let *job* be interrupted. The thread's own call."""
-        with self._claim:
-            self._armed = job
-
-    def disarm(self) -> None:
-        """Let nobody be interrupted, and take back what has not arrived. The thread's own call."""
-        with self._claim:
-            self._armed = None
-            if self._interrupted and self.ident is not None:
-                self._interrupted = False
-                _set_async_exception(self.ident, None)
-
-    def shelter(self) -> bool:
-        """Keep interrupts from the calling thread, if it is this one; whether that is new.
-
-        Raises:
-            CellInterrupted: It was on its way. Nothing is kept back.
-        """
-        if self._armed is None or self._sheltered or threading.get_ident() != self.ident:
-            return False
-        sheltered = False
-        try:
-            with self._claim:
-                self._sheltered = True  # from here on nobody sends one
-            _let_arrive()
-            sheltered = True
-        finally:
-            self._sheltered = sheltered
-        return True
-
-    def expose(self) -> None:
-        """Let interrupts through again; one that was kept back is raised here or soon after."""
-        with self._claim:
-            self._sheltered = False
-            kept_back, self._kept_back = self._kept_back, False
-            if kept_back and self._armed is not None and self.ident is not None:
-                self._interrupted = True
-                _set_async_exception(self.ident, CellInterrupted)
-
     def _take(self, job: Job) -> bool:
         """Make *job* the current one, unless it was withdrawn. The thread's own call."""
         with self._claim:
             if self._retired or job in self._withdrawn:
                 self._withdrawn.discard(job)
                 return False
-            self.current = self._armed = job
+            self.current = job
             return True
 
     def withdraw(self, job: Job) -> bool:
@@ -385,7 +343,7 @@ class CellThread:
     def _run(self, job: Job) -> None:
         """Run *job*, which is the current one, and tell the loop."""
         current_job.set(job)
-        job.guard = self
+        job.thread = threading.get_ident()
         snapshot = job.snapshot
         if snapshot is not None:
             job.snapshot = None
@@ -403,7 +361,6 @@ class CellThread:
     def _run_nested(self, job: Job) -> None:
         """Run *job* below the current one, in a copy of the context variables."""
         outer, self.current = self.current, job
-        self._arm(job)
         contextvars.copy_context().run(self._run, job)
         self.current = outer
 
@@ -445,16 +402,17 @@ class CellThread:
         """
         job = self.current
         assert job is not None
-        self.disarm()
+        if strikes.on_their_way:
+            _settle_before(awaitable)
         request = Request(self, job, awaitable)
         self._waiting.append(request)
         self._send(request)
         self._serve_until_answered(request)
         self._waiting.remove(request)
-        if job.state == "running":
-            self._arm(job)
         if self.thread_side.has_work(request.snapshot):
             self.thread_side.reflect(request.snapshot)
+        if job.pursuit is not None:
+            _come_back(job.pursuit, request.error)
         if request.error is not None:
             raise_here(request.error)
         return request.value

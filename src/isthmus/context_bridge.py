@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from isthmus.async_namespace import AsyncNamespaceManager
@@ -16,8 +16,8 @@ from isthmus.call_run import Call, CallRun, names_async_function
 from isthmus.cell_run import CellRun
 from isthmus.events import Context
 from isthmus.home import Home
-from isthmus.interrupts import main_thread_interrupts
-from isthmus.jobs import Job, current_job
+from isthmus.interrupts import pursue, set_deadline
+from isthmus.jobs import Job, ancestry, current_job
 
 RequestedContext = Context | Literal["auto"]
 
@@ -31,6 +31,34 @@ def _checked(context: Context) -> Context:
     if context not in CONTEXTS:
         raise ValueError(f"a context is 'async', 'thread', 'sync' or 'auto', not {context!r}")
     return context
+
+
+class _Caller:
+    """The code that awaits a cell nested in it, in the task in which that runs.
+
+    A cancellation of the task, and an interrupt of a cell that runs in it, reach the innermost code
+    there, which is the nested cell's, and end with it. They are meant for its caller as well.
+    """
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._requests = self._task.cancelling() if self._task is not None else 0
+        self._since = time.monotonic()
+
+    def check(self, parent: Job) -> None:
+        """Not let the caller go on, whose cell is *parent*, if it was to stop meanwhile.
+
+        Raises:
+            asyncio.CancelledError: It was: by whoever stops cells, or by a scope that it is in.
+        """
+        for job in ancestry(parent):
+            if job.task is self._task and job.pursuit and job.pursuit.ordered_since(self._since):
+                raise asyncio.CancelledError(f"cell {job.number} was cancelled")
+        task = self._task
+        if task is None or task.cancelling() <= self._requests:
+            return
+        if not task._must_cancel:  # type: ignore[attr-defined]  # else the next await raises it
+            raise asyncio.CancelledError("the task of the cell was cancelled")
 
 
 class ExecutionContextBridge:
@@ -166,7 +194,9 @@ class ExecutionContextBridge:
             if concurrent:
                 home.start_concurrent(run)
             elif parent is not None and parent.owner is home and parent.state != "ended":
+                caller = _Caller()
                 await home.run_nested(run, parent)
+                caller.check(parent)
             else:
                 home.enqueue(run)
             try:
@@ -183,25 +213,24 @@ class ExecutionContextBridge:
 
     @contextmanager
     def _deadline(self, home: Home, run: CellRun, timeout: float | None) -> Iterator[None]:
-        """Stop *run* after *timeout* seconds: by the loop, or by a signal when it is hogged."""
+        """Stop *run* after *timeout* seconds: by the loop, or from outside when that is kept."""
         if timeout is None:
             yield
             return
         run.deadline = time.perf_counter() + timeout
-        alarm = home.loop.call_later(timeout, self._expire, home, run)
-        watched = home.on_main_thread and run.context != "thread"
-        if watched:
-            main_thread_interrupts.watch(run, timeout)
+        when = time.monotonic() + timeout
+        alarm = home.loop.call_later(timeout, self._expire, home, run, when)
+        pursuit = set_deadline(run, when)
         try:
             yield
         finally:
             alarm.cancel()
-            if watched:
-                main_thread_interrupts.forget(run)
+            if not run.abandoned:
+                pursuit.end()
 
-    def _expire(self, home: Home, run: CellRun) -> None:
+    def _expire(self, home: Home, run: CellRun, when: float) -> None:
         """The time of *run* is over: tell it, and give up on it soon."""
-        if home.stop(run):
+        if home.stop(run, when):
             home.loop.call_later(GRACE_SECONDS, self._give_up, home, run)
 
     def _give_up(self, home: Home, job: Job) -> None:
@@ -217,9 +246,11 @@ class ExecutionContextBridge:
         home = self.manager.current_home
         if home is None:
             return False
-        jobs = [it for it in home.jobs() if number in (None, it.number) and it.state != "ended"]
+        now = time.monotonic()
+        jobs = [it for it in home.unended() if number in (None, it.number)]
         for job in jobs:
-            if home.on_main_thread and job.context != "thread":
-                main_thread_interrupts.watch(job)
-            home.loop.call_soon_threadsafe(home.stop, job)
+            if job.state != "queued":
+                pursue(job, now)
+            with suppress(RuntimeError):  # the loop is closed
+                home.loop.call_soon_threadsafe(home.stop, job, now)
         return bool(jobs)

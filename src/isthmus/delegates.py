@@ -23,8 +23,9 @@ from typing import Any
 
 from isthmus.errors import LoopError
 from isthmus.home_task import has_begun, made_by_scope, take_back
+from isthmus.jobs import current_job
 from isthmus.mailbox import Mailbox
-from isthmus.portal import outcome_in_portal, run_sync
+from isthmus.portal import await_for, outcome_in_portal
 
 
 class Delegate:
@@ -125,7 +126,8 @@ class Delegate:
             order.refuse()
             return
         self._current = order
-        value, error = await outcome_in_portal(functools.partial(run_sync, order.work))
+        wait = functools.partial(await_for, current_job.get(), order.work)
+        value, error = await outcome_in_portal(wait)
         self._current = None
         if self._cancels:
             count, self._cancels = self._cancels, 0

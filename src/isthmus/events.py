@@ -97,6 +97,17 @@ class CellFinished(Event, frozen=True, tag=True):
     rolled_back: tuple[str, ...] = ()
 
 
+class LoopBlocked(Event, frozen=True, tag=True):
+    """The session's event loop has not gone round for *seconds*: nothing else runs on it.
+
+    *cell* is the one whose code keeps it, or 0 where it is no cell's. *stack* says where that code
+    stands, as in a traceback, innermost last. Told once, by a thread of its own.
+    """
+
+    seconds: float
+    stack: str
+
+
 class NamespaceUpdated(Event, frozen=True, tag=True):
     """The host has bound *names*, or taken *deleted* away, calling itself *source_context*."""
 

@@ -5,6 +5,7 @@ Refuses to know: lifecycle, how a context works.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from isthmus.events import (
     CoroutineAdopted,
     CoroutineDropped,
     CoroutineSettled,
+    LoopBlocked,
     NamespaceUpdated,
     Output,
     TaskFailed,
@@ -29,12 +31,16 @@ from isthmus.events import (
 from isthmus.failures import Failure
 from isthmus.jobs import JobOutput
 from isthmus.live_output import LiveOutput, Ticker
+from isthmus.loop_watch import LoopWatch
 from isthmus.mime import rich_bundle
 from isthmus.namespace_sync import NamespaceSynchronizer
 from isthmus.output import DEFAULT_OUTPUT_LIMIT, CellOutput
 from isthmus.tally import CellTally
 from isthmus.tracebacks import format_error, safe_repr, safe_str, trim
 from isthmus.transport import Emitter, Transport
+
+BLOCKED_SECONDS = 1.0
+"""After how long a loop that stands still is reported; from the air."""
 
 LateOutput = Literal["origin", "current"]
 """Whose the output is of tasks and threads whose cell has ended: that cell's, or the cell's that
@@ -52,6 +58,8 @@ class AsyncExecutor:
         late_output: To which cell goes what tasks and threads write whose cell has ended: to
             ``"origin"``, that cell, or to ``"current"``, the one that started last of those that
             run, if any do.
+        blocked_seconds: After how many seconds a home loop that does not go round is reported by a
+            :class:`~isthmus.events.LoopBlocked` event, if there is a transport; None for never.
 
     Attributes:
         tally: How many cells have run, how they ended, and how long they took.
@@ -68,6 +76,7 @@ class AsyncExecutor:
         *,
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
         late_output: LateOutput = "origin",
+        blocked_seconds: float | None = BLOCKED_SECONDS,
     ) -> None:
         if late_output not in ("origin", "current"):
             raise ValueError(f"late_output is 'origin' or 'current', not {late_output!r}")
@@ -79,6 +88,8 @@ class AsyncExecutor:
         self.tally = CellTally(self.session_id)
         self.output_limit = output_limit
         self.late_output = late_output
+        self.blocked_seconds = checked_seconds(blocked_seconds, "blocked_seconds")
+        self._loop_watch: LoopWatch | None = None
         self._ticker: Ticker | None = None
         self._running: list[CellRun] = []  # only where late output needs to know
         if self.emitter.active:
@@ -269,7 +280,20 @@ class AsyncExecutor:
         """*run* starts: tell the transport."""
         if self.late_output == "current":
             self._running.append(run)
+        if self.blocked_seconds is not None and self.emitter.active:
+            self._watch_loop(self.blocked_seconds)
         self._emit_started(run)
+
+    def _watch_loop(self, delay: float) -> None:
+        """Have somebody look whether the home loop goes round, as long as cells run."""
+        home, watch = self.namespace.current_home, self._loop_watch
+        if home is None:
+            return
+        if watch is None or not watch.is_for(home):
+            report = weakref.WeakMethod(self._loop_blocked)
+            watch = self._loop_watch = LoopWatch(home, delay, report)
+            home.loop_watches.append(watch)
+        watch.wake()
 
     def _emit_started(self, run: CellRun) -> None:
         self.emitter.emit(
@@ -355,6 +379,9 @@ class AsyncExecutor:
         self, bound: tuple[str, ...], deleted: tuple[str, ...], source_context: str
     ) -> None:
         self.emitter.emit(NamespaceUpdated(self.session_id, 0, bound, source_context, deleted))
+
+    def _loop_blocked(self, cell: int, seconds: float, stack: str) -> None:
+        self.emitter.emit(LoopBlocked(self.session_id, cell, seconds, stack))
 
     def _settled(self, name: str, error: BaseException | None) -> None:
         text = None if error is None else f"{type(error).__name__}: {safe_str(error)}"

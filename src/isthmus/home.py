@@ -33,8 +33,9 @@ from isthmus.home_task import (
     run_as_current,
     take_back,
 )
-from isthmus.interrupts import on_main_thread
+from isthmus.interrupts import pursue
 from isthmus.jobs import Crossing, Job, ancestry, current_job
+from isthmus.loop_watch import LoopWatch
 from isthmus.mailbox import Mailbox
 from isthmus.ownership import Ownership
 from isthmus.portal import in_portal
@@ -58,6 +59,7 @@ class Home:
         given_up: Jobs without whose end control has gone back, until their code really ends.
         paused: No job starts; those that come wait in the queue.
         dismisses: What other threads begin to wait for is cancelled at once.
+        loop_watches: Who sees whether the loop goes round; closed with the home.
     """
 
     def __init__(
@@ -82,11 +84,11 @@ class Home:
         self.aside: set[Job] = set()
         self.given_up: set[Job] = set()
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self.loop_watches: list[LoopWatch] = []
         self._on_shutdown = on_shutdown
         self._last_round = 0.0
         self._task: HomeTask | None = None
         self._thread: CellThread | None = None
-        self.on_main_thread = on_main_thread()
         self.loop_thread = threading.get_ident()
         self._extra_threads: set[CellThread] = set()
         self._retired_threads: set[CellThread] = set()
@@ -129,6 +131,15 @@ class Home:
         """
         waiting = {it.parent for it in ancestry(job) if it.parent and it.task is it.parent.task}
         return [it for it in (*self.jobs(), *self.given_up) if it is not job and it not in waiting]
+
+    def unended(self) -> list[Job]:
+        """The same, and those that were given up. Threads: any."""
+        return [*(job for job in self.jobs() if job.state != "ended"), *self.given_up]
+
+    def may_run_code(self) -> bool:
+        """Whether a job or a task of the session is alive. Threads: any."""
+        tasks = self.ownership.of_kind("task")
+        return bool(self.unended()) or not all(task.done() for task in tasks)
 
     # -- starting jobs -----------------------------------------------------------------------
 
@@ -331,13 +342,40 @@ class Home:
         if self.queue:
             self._take_turns()
 
-    def cancel(self, job: Job) -> bool:
-        """Cancel what *job* is doing, or take it out of the queue; whether it had not ended.
+    def stop(self, job: Job, since: float | None = None) -> bool:
+        """Have *job* stop: interrupt its code where it computes in a thread, or cancel it.
+
+        Code that computes on the loop is interrupted from outside, and told by then.
+
+        Arguments:
+            job: The job; one that was given up can be told again.
+            since: When that was asked for, on the clock of ``time.monotonic``; None for now. A job
+                that was told since is not told again.
+
+        Returns:
+            Whether its code had not ended.
+        """
+        if job.state == "ended" and job not in self.given_up:
+            return False
+        since = time.monotonic() if since is None else since
+        if job.state != "queued":
+            pursuit = pursue(job, since)
+            if pursuit.told_at >= since:
+                return True
+            if job.context == "thread":
+                job.cancel_requested = True  # its next await tells it, if that is sooner
+            if pursuit.strike():
+                return True
+            if job in self.given_up:
+                pursuit.insist()
+        self.cancel(job)
+        return True
+
+    def cancel(self, job: Job) -> None:
+        """Cancel what *job* is doing, or take it out of the queue.
 
         A thread job that does not await at the moment is cancelled at its next await.
         """
-        if job.state == "ended":
-            return False
         job.cancel_requested = True
         if job in self.queue:
             self.queue.remove(job)
@@ -347,15 +385,6 @@ class Home:
             self.ended(job)
         elif job.context != "thread" or self._is_awaited_for(job):
             cancel_for(job)
-        return True
-
-    def stop(self, job: Job) -> bool:
-        """Cancel *job*, and interrupt its code where it computes in a thread."""
-        for thread in self._threads():
-            if job.context == "thread" and thread.interrupt(job):
-                job.cancel_requested = job.cancel_delivered = True
-                return True
-        return self.cancel(job)
 
     def _is_awaited_for(self, job: Job) -> bool:
         """Whether the loop is awaiting something for the thread job *job* at this moment."""
@@ -541,6 +570,8 @@ class Home:
         if self.closed:
             return
         self.closed = self.dismisses = True
+        for watch in self.loop_watches:
+            watch.close()
         while self.queue:
             self.queue.popleft().end()
         if self._task is not None and not self.loop.is_closed():

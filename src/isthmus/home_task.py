@@ -220,11 +220,16 @@ def has_begun(task: asyncio.Task[Any]) -> bool:
 def cancel_for(job: Job) -> None:
     """Cancel the task that runs *job*, to be taken back at the job's end.
 
-    One that has not begun looks itself whether the job was cancelled.
+    One that has not begun looks itself whether the job was cancelled. A job whose code has ended is
+    left alone: what came while its cancellations are taken back would hit the next one.
     """
+    if job.left:
+        return
     if job.task is not None and has_begun(job.task):
         job.cancels += 1
         job.cancel_delivered = True
+        if job.pursuit is not None:
+            job.pursuit.tell()
         asyncio.Task.cancel(job.task, f"cell {job.number} was cancelled")
 
 

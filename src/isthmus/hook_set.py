@@ -18,6 +18,7 @@ from isthmus.runner_hooks import runner_hooks
 from isthmus.streams import stream_hooks
 from isthmus.task_factory import task_factory_hooks
 from isthmus.thread_hooks import thread_hooks
+from isthmus.watchdog import watchdog
 
 
 def install_hooks(
@@ -29,11 +30,13 @@ def install_hooks(
         loop: The home loop.
         namespace: The ``id`` of the session's mapping, which must not be held.
         ownership: Who is told of failures of the session's code; not held either.
-        all_of_them: Without this only what keeps the process from crashing.
+        all_of_them: Without this only what keeps the process from crashing and deadlines in time.
     """
     hooks = ExitStack()
     collector_hook.install()
     hooks.callback(collector_hook.remove)
+    watchdog.install()
+    hooks.callback(watchdog.remove)
     if all_of_them:
         runner_hooks.install(loop, namespace)
         hooks.callback(runner_hooks.remove, loop, namespace)

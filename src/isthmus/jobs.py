@@ -12,31 +12,42 @@ from contextvars import Context as ContextSnapshot
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeVar
 
-from isthmus.errors import CellInterrupted
 from isthmus.events import Context, StreamName
 from isthmus.mailbox import Mailbox
 from isthmus.mime import MimeBundle
 from isthmus.prompt_future import PromptFuture
+from isthmus.strikes import strikes
 
 T = TypeVar("T")
 
 JobState = Literal["queued", "running", "finishing", "ended"]
 
 
-class InterruptGuard(Protocol):
-    """What can interrupt a job's code in its thread."""
+class JobPursuit(Protocol):
+    """The stopping of a job's code. Threads: any."""
 
-    def disarm(self) -> None:
-        """Interrupt it no more, and take back an interrupt that has not arrived yet."""
+    def ordered_since(self, when: float) -> bool:
+        """Whether it was ordered at *when* or later, on the clock of ``time.monotonic``."""
 
-    def shelter(self) -> bool:
-        """Keep interrupts from the calling thread, if it is the job's; whether that is new.
+    def tell(self) -> None:
+        """The job's own code is told by a cancellation."""
 
-        One that is on its way is raised here, and nothing is kept back.
+    def come_back(self) -> None:
+        """The calling thread, which is the job's, goes on after a wait that was not cancelled.
+
+        Raises:
+            CellInterrupted: It has to stop.
         """
 
-    def expose(self) -> None:
-        """Let them through again, and the one that came meanwhile."""
+    def pass_by(self) -> None:
+        """Code of the job in this thread comes out of what must not be interrupted.
+
+        Raises:
+            CellInterrupted: It had to be, meanwhile.
+        """
+
+    def end(self) -> None:
+        """The code has ended, or will never begin. Idempotent."""
 
 
 class Crossing(Protocol):
@@ -99,6 +110,9 @@ class JobOwner(Protocol):
     def beside(self, job: Job) -> list[Job]:
         """Jobs whose code may run now and does not wait for *job*. Threads: any."""
 
+    def stop(self, job: Job, since: float | None = None) -> bool:
+        """Have *job* stop, if it was not told since. Threads: the loop's."""
+
     def ended(self, job: Job) -> None:
         """*job* has run."""
 
@@ -144,7 +158,8 @@ class Job:
         snapshot: For a thread job: the context variables that it starts with, or None when the
             thread has them already.
         mailbox: For a thread job: where the task reads that awaits for it.
-        guard: For a thread job: who can interrupt it.
+        thread: For a thread job: the identifier of the thread that runs it, once one does.
+        pursuit: The stopping of its code, where that was ordered or will be.
         output: Where what its code writes goes; None where :meth:`open_output` is to be asked.
         task: The task that runs it, or that awaits for it when it runs in a thread.
         cancels: Cancellations sent on its behalf, taken back at its end.
@@ -152,6 +167,7 @@ class Job:
         cancel_delivered: Its code has been told, or will be at its next await.
         abandoned: Control went back to the caller while its code was running on.
         concurrent: It waits in the queue only because the session is being reset.
+        left: Its code has ended, whatever has become of the job; nothing interrupts it any more.
     """
 
     owner: JobOwner
@@ -160,7 +176,8 @@ class Job:
     children: tuple[Job, ...] = ()
     snapshot: ContextSnapshot | None = None
     mailbox: Mailbox | None = None
-    guard: InterruptGuard | None = None
+    thread: int | None = None
+    pursuit: JobPursuit | None = None
     output: JobOutput | None
     task: asyncio.Task[Any] | None = None
     state: JobState = "queued"
@@ -169,6 +186,7 @@ class Job:
     cancel_delivered: bool = False
     abandoned: bool = False
     concurrent: bool = False
+    left: bool = False
 
     def __init__(self, number: int, context: Context, *, awaits: bool) -> None:
         self.number = number
@@ -185,18 +203,15 @@ class Job:
         raise NotImplementedError
 
     def leave_code(self) -> None:
-        """The code has ended: from here on nothing interrupts the job. The job's own call.
+        """The code has ended: nothing is sent to it any more. The job's own call.
 
-        An interrupt that was on its way may still arrive here, and is swallowed.
+        Raises:
+            CellInterrupted: It was on its way. To be called again; a second one cannot come.
         """
-        while True:
-            try:
-                self.state = "finishing"
-                if self.guard is not None:
-                    self.guard.disarm()
-                return
-            except CellInterrupted:
-                continue
+        self.state, self.left = "finishing", True
+        strikes.settle()
+        if self.pursuit is not None:
+            self.pursuit.end()
 
     def wait_future(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """The future that is set when the job has ended. Threads: the loop's."""
@@ -236,18 +251,25 @@ def outside_cells(call: Callable[..., T], *arguments: object) -> T:
     """Call what belongs to no cell, and have no interrupt arrive in it.
 
     For code of the host, and of ours, that cell code has led to: what a transport prints is not the
-    cell's, and a batch of output that is half sent must be sent to its end. The handler of the
-    interrupting signal looks for a current job, and a thread's guard is asked to wait.
+    cell's, and a batch of output that is half sent must be sent to its end. Who interrupts looks
+    for the frame of this function; what had to wait for it comes at its end.
+
+    Raises:
+        CellInterrupted: The cell was to be stopped meanwhile. *call* was done all the same.
     """
     job = _job_here()
     if job is None:
         return call(*arguments)
-    guard = job.guard
-    sheltered = guard is not None and guard.shelter()
     token = _set_job(None)
     try:
         return call(*arguments)
     finally:
         _reset_job(token)
-        if sheltered and guard is not None:
-            guard.expose()
+        if job.pursuit is not None or job.parent is not None:
+            _pass_by(job)
+
+
+def _pass_by(job: Job) -> None:
+    for it in ancestry(job):
+        if it.pursuit is not None:
+            it.pursuit.pass_by()

@@ -26,7 +26,7 @@ import types
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator
 from sys import get_coroutine_origin_tracking_depth, set_coroutine_origin_tracking_depth
-from types import CoroutineType
+from types import CoroutineType, FrameType
 from typing import Any, NoReturn, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -35,6 +35,7 @@ from isthmus.collector import collector
 from isthmus.errors import (
     AlreadyAwaitedError,
     CallbackError,
+    CellInterrupted,
     CollectorError,
     CrossingError,
     ForeignGreenletError,
@@ -44,7 +45,8 @@ from isthmus.errors import (
     ForkedProcessError,
     TaskDestroyedError,
 )
-from isthmus.jobs import Crossing, current_job
+from isthmus.jobs import Crossing, Job, current_job
+from isthmus.strikes import strikes
 
 T = TypeVar("T")
 
@@ -111,6 +113,11 @@ class Runner(greenlet):
                 portal.value = function()
             except BaseException as error:
                 portal.error = error
+            if strikes.on_their_way:
+                try:
+                    strikes.settle()
+                except CellInterrupted:  # too late: the function has ended
+                    strikes.settle()
             portal.finished = True
             driver = portal.driver
             portal = function = None  # a pooled runner pins nothing,
@@ -353,6 +360,8 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
         while True:
             if portal.closing or collector.thread is not None:
                 _check_leaving(portal, awaitable)
+            if strikes.on_their_way:
+                strikes.settle()
             portal.waiting = getcurrent()
             value = portal.driver.switch(trap)
             error, portal.thrown = portal.thrown, None
@@ -366,6 +375,8 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
         tb = stop.__traceback__
         if tb is not None and tb.tb_next is not None:  # a coroutine that returns adds no traceback
             _check_returned(stepper, stop)
+        if strikes.put_off:
+            strikes.come_out(sys._getframe(2))
         return stop.value
     except (RuntimeError, ValueError) as error:
         _check_begun(stepper, error)
@@ -573,6 +584,21 @@ def run_sync(awaitable: Awaitable[T]) -> T:
             return _crossing_here(awaitable).wait_in_loop(awaitable)  # type: ignore[no-any-return]
         portal = _portal_here(loop, awaitable)
     return _wait_in_portal(portal, awaitable)  # type: ignore[no-any-return]
+
+
+def await_for(job: Job | None, awaitable: Awaitable[T]) -> T:
+    """``run_sync`` on behalf of *job*, if any, which a look at the stack of a task finds here."""
+    return run_sync(awaitable)
+
+
+def suspended_stack(task: asyncio.Task[Any] | None) -> tuple[FrameType | None, Any]:
+    """Where the code in the portal of *task* waits: its innermost frame, and what it awaits there.
+
+    (None, None) where it has no portal, or does not wait. Threads: the loop's.
+    """
+    portal = _local.state.portals.get(task) if task is not None else None
+    frame = portal.waiting.gr_frame if portal is not None else None
+    return frame, frame.f_locals.get("stepper") if frame is not None else None
 
 
 def can_run_sync() -> bool:

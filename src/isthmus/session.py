@@ -20,7 +20,7 @@ from isthmus.durations import checked_seconds
 from isthmus.ending import CloseReport, end_owned, end_threads, log_end, still_running
 from isthmus.errors import SessionClosedError
 from isthmus.events import CellResult, SessionClosed, SessionReset
-from isthmus.executor import AsyncExecutor, LateOutput
+from isthmus.executor import BLOCKED_SECONDS, AsyncExecutor, LateOutput
 from isthmus.failures import Kind
 from isthmus.home import Home
 from isthmus.interceptors import Interceptor, checked_chain
@@ -53,6 +53,9 @@ class Session:
         output_limit: Characters of each stream kept in a result.
         late_output: Whose the output is of tasks and threads whose cell has ended: ``"origin"``,
             that cell's, or ``"current"``, that of the cell that runs, if one does.
+        blocked_seconds: After how many seconds an event loop that does not go round is reported by
+            a :class:`~isthmus.events.LoopBlocked` event, where there is a transport; None for
+            never.
         hooks: Capture output, and let tasks that cells start use ``run_sync``. See docs.
         capabilities: Functions of the host that cells may call: by name, or as an iterable of
             functions that know their names (see :func:`~isthmus.capabilities.capability`).
@@ -61,8 +64,9 @@ class Session:
             Without one, ``input()`` raises :class:`NoInputError`.
 
     Raises:
-        TypeError: *timeout* is no number of seconds, or one of the others is not what it must be.
-        ValueError: *timeout* is negative or NaN, or one of the others is none of its values.
+        TypeError: *timeout* or *blocked_seconds* is no number of seconds, or one of the others is
+            not what it must be.
+        ValueError: One of the two is negative or NaN, or one of the others is none of its values.
 
     Threads: any running loop, for the methods that are awaited; they are done on the home loop.
     """
@@ -80,6 +84,7 @@ class Session:
         coroutine_policy: CoroutinePolicy = "adopt",
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
         late_output: LateOutput = "origin",
+        blocked_seconds: float | None = BLOCKED_SECONDS,
         hooks: bool = True,
         capabilities: CapabilitySource = (),
         interceptors: Iterable[Interceptor] = (),
@@ -105,7 +110,12 @@ class Session:
             undo.callback(self.manager.close)
             self.manager.interceptors = chain
             self.executor = AsyncExecutor(
-                self.manager, transport, name, output_limit=output_limit, late_output=late_output
+                self.manager,
+                transport,
+                name,
+                output_limit=output_limit,
+                late_output=late_output,
+                blocked_seconds=blocked_seconds,
             )
             for each, fn in given.items():
                 self.manager.inject_capability(each, fn)

@@ -28,7 +28,7 @@ from typing import Any, cast
 from isthmus.errors import CellAborted, CellError, CellExit
 from isthmus.hooks import LoopHook
 from isthmus.jobs import current_job
-from isthmus.portal import crossing_here, in_portal, run_sync
+from isthmus.portal import await_for, crossing_here, in_portal
 from isthmus.run_scope import current_scope
 
 _owned: weakref.WeakSet[Coroutine[Any, Any, Any]] = weakref.WeakSet()
@@ -57,7 +57,7 @@ async def with_portal(coroutine: Coroutine[Any, Any, Any]) -> Any:
         CellAborted: It raised ``KeyboardInterrupt``, which is the cause.
     """
     try:
-        return await in_portal(functools.partial(run_sync, coroutine))
+        return await in_portal(functools.partial(await_for, current_job.get(), coroutine))
     except (SystemExit, KeyboardInterrupt) as error:
         scope = current_scope.get()
         if scope is not None:

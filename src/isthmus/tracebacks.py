@@ -9,27 +9,25 @@ import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
 
-CALL_FILE = "<isthmus call>"
-"""The file of the code that calls a function for the host: ours, but interrupted as a cell is."""
-
-_OURS = (str(Path(__file__).parent), CALL_FILE)
+_OURS = str(Path(__file__).parent)
 
 _CHAIN_LIMIT = 100
 """Exceptions of one chain to look at; a chain can be a circle."""
 
 
-def _is_ours(frame: FrameType) -> bool:
+def is_ours(frame: FrameType) -> bool:
+    """Whether *frame* runs code of this package."""
     return frame.f_code.co_filename.startswith(_OURS)
 
 
 def _without_ours(tb: TracebackType | None) -> TracebackType | None:
     """The same traceback with the links to our frames taken out."""
-    while tb is not None and _is_ours(tb.tb_frame):
+    while tb is not None and is_ours(tb.tb_frame):
         tb = tb.tb_next
     kept = tb
     while kept is not None:
         following = kept.tb_next
-        while following is not None and _is_ours(following.tb_frame):
+        while following is not None and is_ours(following.tb_frame):
             following = following.tb_next
         kept.tb_next = following
         kept = following

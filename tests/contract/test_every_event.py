@@ -49,6 +49,11 @@ async def print_while_nobody_reads(session: Session) -> None:
     await session.run("valve.shut()\nfor _ in range(5000): print('x')\nvalve.open()")
 
 
+async def keep_the_loop(session: Session) -> None:
+    session.executor.blocked_seconds = 0.02
+    await session.run("import time\ntime.sleep(0.2)")
+
+
 async def begin_again(session: Session) -> None:
     await session.reset()
 
@@ -71,6 +76,7 @@ ACTIONS: dict[str, tuple[Action, dict[str, Any]]] = {
     "TaskFailed": (fail_unobserved, {"cell": 1, "name": "lookup", "error": "ValueError: no"}),
     "CoroutineDropped": (fail_unobserved, {"cell": 1, "name": "fail", "line": 4}),
     "ThreadDied": (fail_unobserved, {"cell": 1, "name": "divider"}),
+    "LoopBlocked": (keep_the_loop, {"cell": 1}),
     "SessionReset": (begin_again, {"cell": 0, "left": ()}),
     "SessionClosed": (end, {"cell": 0, "left": ()}),
 }
