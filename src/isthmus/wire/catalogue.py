@@ -29,6 +29,7 @@ EVENTS: Kinds = frozenset(
         events.CoroutineDropped,
         events.TaskFailed,
         events.ThreadDied,
+        events.LoopBlocked,
         events.SessionReset,
         events.SessionClosed,
     }
