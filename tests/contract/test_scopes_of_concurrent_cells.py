@@ -94,3 +94,18 @@ async def test_a_nested_cell_shares_the_variables_of_its_parent(
     parent = "await session.execute('_t = var.set(\"nested\")')\nvar.get()"
     assert await session.execute(parent, context=context) == "nested"
     assert await session.execute("var.get()", context=context) == "nested"
+
+
+@requirement("3.2-concurrent")
+@on_one_loop
+async def test_a_scope_of_its_parent_covers_a_nested_cell(session: Session, context: str) -> None:
+    session.update_namespace({"session": session})
+    parent = (
+        "async with asyncio.timeout(None) as scope:\n"
+        "    expiring = 'scope.reschedule(0)\\nawait asyncio.Event().wait()'\n"
+        "    inner = await session.run(expiring)\n"
+    )
+    result = await session.run(parent, context=context)
+    assert isinstance(result.error, TimeoutError), result
+    assert "inner" not in session.namespace
+    assert await session.execute("await asyncio.sleep(0, 'on')", context=context) == "on"
