@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 from isthmus.errors import CellCancelled, CellInterrupted, SessionClosedError
@@ -108,7 +109,7 @@ class BackgroundLoop:
         self.loop = ThreadAwareLoop()
         self._lock = threading.Lock()
         self._last: Errand | None = None
-        self._thread = threading.Thread(
+        self._thread = Thread(
             target=contextvars.Context().run,  # not whatever the maker's context holds
             args=(self._main,),
             name=name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from asyncio import wait
 from typing import Any, Protocol
 
 from isthmus.async_namespace import AsyncNamespaceManager
@@ -33,7 +34,7 @@ _first_write = threading.RLock()
 
 async def _ended(jobs: tuple[Job, ...]) -> None:
     loop = asyncio.get_running_loop()
-    await asyncio.wait([job.wait_future(loop) for job in jobs])
+    await wait([job.wait_future(loop) for job in jobs])
 
 
 class CellObserver(Protocol):

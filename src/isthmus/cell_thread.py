@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from queue import SimpleQueue
+from threading import Thread
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -237,7 +238,7 @@ class CellThread:
     def submit(self, job: Job) -> None:
         """Have *job* run after those submitted before; a nested one as soon as possible."""
         if self._thread is None:
-            self._thread = threading.Thread(
+            self._thread = Thread(
                 target=contextvars.Context().run,  # not whatever the submitter's context holds
                 args=(self._main,),
                 name=self.name,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import sleep
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
@@ -183,7 +184,7 @@ class ExecutionContextBridge:
             run.error = asyncio.CancelledError(f"cell {run.number} {what}")
             run.duration = time.perf_counter() - run.started if run.started else 0.0
         elif home.has_hogged(run):
-            await asyncio.sleep(0)
+            await sleep(0)
 
     async def _run_specially(
         self, home: Home, run: CellRun, timeout: float | None, concurrent: bool

@@ -15,10 +15,12 @@ import asyncio
 import logging
 import threading
 import time
+from asyncio import wait
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field, replace
+from threading import Thread
 from typing import Any
 
 from isthmus.async_namespace import AsyncNamespaceManager
@@ -164,7 +166,7 @@ async def _close_generators(
     tasks = {_closing(home, ownership, it): it.__qualname__ for it in waiting}
     if not tasks:
         return ()
-    _, late = await asyncio.wait(tasks, timeout=timeout)
+    _, late = await wait(tasks, timeout=timeout)
     for task in late:
         task.cancel("the session ends what it owns")
     return tuple(sorted(tasks[task] for task in late))
@@ -227,6 +229,6 @@ def _join(alive: Callable[[], list[threading.Thread]], timeout: float) -> asynci
         with suppress(RuntimeError):  # the loop is closed, and nobody waits
             loop.call_soon_threadsafe(resolve)
 
-    joiner = threading.Thread(target=join, name="isthmus join", daemon=True)
+    joiner = Thread(target=join, name="isthmus join", daemon=True)
     Context().run(joiner.start)  # by no cell: it is ours
     return joined

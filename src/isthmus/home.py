@@ -17,6 +17,7 @@ import contextvars
 import threading
 import time
 import weakref
+from asyncio import wait
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -598,7 +599,7 @@ class Home:
 
 async def have_ended(ends: set[asyncio.Future[Any]], timeout: float) -> bool:
     """Wait for all of *ends*, at most *timeout* seconds; whether they have come."""
-    return not ends or not (await asyncio.wait(ends, timeout=timeout))[1]
+    return not ends or not (await wait(ends, timeout=timeout))[1]
 
 
 def call_if_alive(method: weakref.WeakMethod[Any], *arguments: object) -> None:

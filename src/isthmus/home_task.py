@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+from asyncio import sleep
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -43,7 +44,7 @@ async def absorb_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task._must_cancel and not task.cancelling():  # type: ignore[attr-defined]
         with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)
+            await sleep(0)
 
 
 def made_by_scope(caller: FrameType) -> bool:

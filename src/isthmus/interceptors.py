@@ -23,6 +23,7 @@ import reprlib
 import sys
 import threading
 import time
+from asyncio import timeout
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -163,7 +164,7 @@ class Timeout:
     async def __call__(self, call: CapabilityCall, proceed: Proceed) -> Any:
         """Go on for as long as the call may take."""
         try:
-            async with asyncio.timeout(self.seconds) as scope:
+            async with timeout(self.seconds) as scope:
                 return await proceed()
         except TimeoutError as error:
             if not scope.expired():  # the capability's own
@@ -206,7 +207,7 @@ class Budget:
         left = self._take(call)
         started = time.monotonic()
         try:
-            async with asyncio.timeout(left) as scope:
+            async with timeout(left) as scope:
                 return await proceed()
         except TimeoutError as error:
             if not scope.expired():

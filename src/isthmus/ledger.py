@@ -15,6 +15,7 @@ import asyncio
 import functools
 import inspect
 import weakref
+from asyncio import wait
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import Context
 from itertools import islice
@@ -269,7 +270,7 @@ class CoroutineLedger:
         own_task = asyncio.current_task()
         waited = {task for task in tasks.values() if task is not own_task}
         if waited:
-            await asyncio.wait(waited, timeout=timeout)
+            await wait(waited, timeout=timeout)
         settled = SettledCoroutines()
         for name, task in tasks.items():
             if not task.done():
@@ -299,7 +300,7 @@ class CoroutineLedger:
             task.cancel("the namespace cleans up")
         running = {task for task in tasks.values() if not task.done()}
         if running:
-            await asyncio.wait(running, timeout=timeout)
+            await wait(running, timeout=timeout)
         self.pending = {name: task for name, task in tasks.items() if not task.done()}
         self.recorded.clear()
         return tuple(sorted(self.pending))

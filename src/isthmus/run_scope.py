@@ -16,6 +16,7 @@ import asyncio
 import sys
 import threading
 import weakref
+from asyncio import gather, wait
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
@@ -136,12 +137,12 @@ class RunScope:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await wait(tasks)
         self._report(tasks)
 
     async def _close_generators(self) -> None:
         generators = list(self._generators)
-        closed = await asyncio.gather(*[it.aclose() for it in generators], return_exceptions=True)
+        closed = await gather(*[it.aclose() for it in generators], return_exceptions=True)
         for generator, error in zip(generators, closed, strict=True):
             if isinstance(error, Exception):
                 what = f"an error occurred during closing of asynchronous generator {generator!r}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import warnings
+from asyncio import ensure_future
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, NoReturn, Self, TypeVar
@@ -208,7 +209,7 @@ async def _complete(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[T]) ->
             "use asyncio.run_coroutine_threadsafe(coroutine, loop) and asyncio.wrap_future()"
         )
     if asyncio.isfuture(awaitable):
-        return await asyncio.ensure_future(awaitable, loop=loop)  # type: ignore[no-any-return]
+        return await ensure_future(awaitable, loop=loop)  # type: ignore[no-any-return]
     scope, context = RunScope(), contextvars.copy_context()
     with scope.inside(context):
         return await scope.wait(context.run(asyncio.ensure_future, awaitable, loop=loop))

@@ -18,6 +18,7 @@ import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
 from typing import Any, TypeVar
 
 from isthmus.hooks import Hook
@@ -33,7 +34,7 @@ def _visit(job: Job, context: contextvars.Context, function: Callable[[], T]) ->
         return context.run(function)
 
 
-def _is_worker(thread: threading.Thread) -> bool:
+def _is_worker(thread: Thread) -> bool:
     """Whether *thread* serves an executor: its jobs have contexts of their own."""
     return getattr(thread, "_target", None) is concurrent.futures.thread._worker
 
@@ -47,21 +48,21 @@ class ThreadHooks(Hook):
         self._ours: tuple[Any, Any] = (None, None)
 
     def _put_in(self) -> None:
-        self._plain = threading.Thread.start, ThreadPoolExecutor.submit
+        self._plain = Thread.start, ThreadPoolExecutor.submit
         self._ours = _starting(self._plain[0]), _submitting(self._plain[1])
-        threading.Thread.start, ThreadPoolExecutor.submit = self._ours  # type: ignore[method-assign]
+        Thread.start, ThreadPoolExecutor.submit = self._ours  # type: ignore[method-assign]
 
     def _take_out(self) -> None:
         start, submit = self._ours
-        if threading.Thread.start is start:
-            threading.Thread.start = self._plain[0]  # type: ignore[method-assign]
+        if Thread.start is start:
+            Thread.start = self._plain[0]  # type: ignore[method-assign]
         if ThreadPoolExecutor.submit is submit:
             ThreadPoolExecutor.submit = self._plain[1]  # type: ignore[method-assign]
 
 
 def _starting(plain: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(plain)
-    def start(self: threading.Thread, /) -> None:
+    def start(self: Thread, /) -> None:
         job = current_job.get()
         if job is not None and self.ident is None and not _is_worker(self):
             self.run = _prepared(self, job)  # type: ignore[method-assign]
@@ -85,7 +86,7 @@ def _submitting(plain: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]
     return submit
 
 
-def _prepared(thread: threading.Thread, job: Job) -> Callable[[], None]:
+def _prepared(thread: Thread, job: Job) -> Callable[[], None]:
     """What *thread* has to run instead of its ``run``, which is then as it was."""
     replaced = vars(thread).get("run")
     function, context = thread.run, contextvars.copy_context()

@@ -12,6 +12,7 @@ import contextvars
 import os
 import threading
 import time
+from threading import Thread
 from typing import Protocol
 
 
@@ -71,7 +72,7 @@ class Watchdog:
             self._times.pop(watched, None)
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="isthmus watchdog", daemon=True)
+        thread = Thread(target=self._run, name="isthmus watchdog", daemon=True)
         contextvars.Context().run(thread.start)  # by no job: it is ours
         self._thread = thread
 

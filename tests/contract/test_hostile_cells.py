@@ -25,11 +25,12 @@ async def main(code):
     over = asyncio.Event()
     host = asyncio.create_task(over.wait())
     session = Session("hostile")
+    session.update_namespace({"sleep": asyncio.sleep})
     for context in ("async", "sync", "thread"):
         result = await session.run(code, context=context, timeout=15)
         said.append(f"{context} {result.status} {type(result.error).__name__} {result.stdout!r}")
         for after in ("async", "sync", "thread"):
-            going_on = "n = 40\\nawait asyncio.sleep(0)\\ndef two(): return 2\\nn + two()"
+            going_on = "n = 40\\nawait sleep(0)\\ndef two(): return 2\\nn + two()"
             result = await session.run(going_on, context=after, timeout=15)
             assert result.value == 42, result
     report = await session.close()
@@ -69,6 +70,13 @@ HOSTILE: dict[str, tuple[str, list[str]]] = {
         WELL,
     ),
     "replaces print": ("import builtins\nprint = builtins.print = None", WELL),
+    "replaces functions of asyncio": (
+        "for name in ('create_task', 'ensure_future', 'gather', 'run', 'sleep', 'timeout', 'wait',\n"
+        "             'wait_for', 'to_thread', 'shield', 'as_completed', 'get_event_loop'):\n"
+        "    setattr(asyncio, name, None)\nawait sleep(0)",
+        WELL,
+    ),
+    "replaces threading.Thread": ("import threading\nthreading.Thread = None", WELL),
     "forks": (
         "import os\nchild = os.fork()\nif not child:\n    os._exit(3)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3",
