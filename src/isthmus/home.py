@@ -397,7 +397,10 @@ class Home:
         The task or thread that it holds is retired; the next job gets a new one. A job that runs on
         its caller's stack cannot be given up: the caller could not go on.
         """
-        holds_task = self.running is job or (job in self.in_thread and self._is_awaited_for(job))
+        is_of_task = job.cancels > 0 or self._is_awaited_for(
+            job
+        )  # whose cancellations stay with it
+        holds_task = self.running is job or (job in self.in_thread and is_of_task)
         if not self._let_go(job):
             return
         if holds_task:

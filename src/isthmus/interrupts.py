@@ -44,6 +44,7 @@ from isthmus.stacks import (
     may_be_struck,
     stack_from,
     stack_in,
+    uncollected,
 )
 from isthmus.sticky import sticky_interrupts
 from isthmus.strikes import strikes
@@ -320,10 +321,17 @@ class Pursuit:
             raise self.arrive()
 
 
+def _exception_in(thread: int) -> BaseException | None:
+    """What *thread*, another one, is handling."""
+    with uncollected():
+        current: Any = sys._current_exceptions().get(thread)
+    error: BaseException | None = current[1] if isinstance(current, tuple) else current  # 3.11
+    return error
+
+
 def _handles_stop(thread: int) -> bool:
     """Whether *thread* is in a handler or a ``finally`` block that a cancellation has led to."""
-    current: Any = sys._current_exceptions().get(thread)
-    error: BaseException | None = current[1] if isinstance(current, tuple) else current  # 3.11
+    error = sys.exc_info()[1] if thread == get_ident() else _exception_in(thread)
     seen = set[int]()
     while error is not None and id(error) not in seen:
         if isinstance(error, CellInterrupted | asyncio.CancelledError):

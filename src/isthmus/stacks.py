@@ -11,13 +11,14 @@ Assumes: the interpreter lock, so that no frame moves while the frames of a thre
 from __future__ import annotations
 
 import asyncio
+import gc
 import selectors
 import sys
 import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate, chain, islice, repeat
 from operator import itemgetter
 from pathlib import Path
@@ -71,15 +72,33 @@ def stack_from(frame: FrameType | None) -> Stack:
     return frames
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Look at another thread without a collection of garbage in between.
+
+    Before Python 3.12 one may begin at any allocation, and run code in Python: the other thread
+    goes on while a frame object is made for a frame that it leaves, or waits for a lock of
+    CPython's that is held meanwhile. The one crashes, the other hangs.
+    """
+    collects = sys.version_info < (3, 12) and gc.isenabled()
+    if collects:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def stack_in(thread: int) -> Stack:
     """The frames of the thread of this identifier. Threads: any.
 
-    Taken in one step, which holds the interpreter lock throughout: to follow ``f_back`` by code in
-    Python while that thread goes on crashes CPython 3.11.
+    Taken in one step, which holds the interpreter lock throughout.
     """
     top = islice(map(itemgetter(thread), iter(sys._current_frames, None)), 1)
     frames: deque[FrameType] = deque()
-    with suppress(AttributeError, KeyError):  # the outermost frame's is None; there is no thread
+    # The outermost frame's is None, or there is no such thread.
+    with uncollected(), suppress(AttributeError, KeyError):
         frames.extend(accumulate(chain(top, repeat("f_back")), getattr))
     if frames and frames[-1] is None:
         frames.pop()
