@@ -77,7 +77,7 @@ async def interrupts(rounds: int) -> list[Figure]:
         figures.append(_figure(f"interrupt of {name}", samples, allowed, "the interrupt"))
     late = [await _given_up() for _ in range(rounds)]
     name = "a wait in C in a thread, reported as still running"
-    return [*figures, _figure(name, late, 60.0, "its deadline, and 50 ms of grace")]
+    return [*figures, _figure(name, late, 50.0, "its deadline")]
 
 
 def _figure(work: str, samples: list[float], allowed: float, since: str) -> Figure:
