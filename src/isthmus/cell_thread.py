@@ -43,10 +43,10 @@ from isthmus.portal import (
     drive_portal,
     open_portal,
     outcome_in_portal,
-    raise_here,
     set_crossing,
 )
 from isthmus.shared_loop import running_loop_of_thread
+from isthmus.steppers import raise_here
 from isthmus.strikes import strikes
 
 PRIVATE_VARIABLES: frozenset[contextvars.ContextVar[Any]] = frozenset({current_job})

@@ -31,10 +31,10 @@ from isthmus.jobs import JobOwner, current_job
 from isthmus.portal import (
     ORIGIN_DEPTH,
     crossing_here,
-    raise_here,
     run_sync,
     set_crossing,
 )
+from isthmus.steppers import raise_here
 
 LOOK_SECONDS = 0.1
 """How often a thread that waits looks whether the loop could ever answer: rare beside a wait's
