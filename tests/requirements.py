@@ -298,6 +298,41 @@ REQUIREMENTS: dict[str, str] = {
         "What happens is logged under isthmus.*, with the session, the cell and the rest as "
         "attributes of the record, and outside of cells; a reset and the end are events too."
     ),
+    # the worker
+    "7.1-same-interface": (
+        "A session in a process of its own has the interface of one in this process: cells in "
+        "three contexts, names, functions, events, on every kind of host loop."
+    ),
+    "7.2-one-thread": (
+        "Output, outcomes and calls are written by the thread that makes them: what was printed is "
+        "out while C code holds the interpreter, and a thread does not wait for a hogged loop."
+    ),
+    "7.3-hostile": (
+        "A child that is silent, speaks garbage or another version, or never starts, ends in a "
+        "named error in bounded time, and as no process."
+    ),
+    "7.3-descriptors": (
+        "Whatever code writes to descriptors 0 to 2, from C and from child processes too, is the "
+        "output of its cell, in order; closing them or forking does not touch the wire."
+    ),
+    "7.4-values": "Values cross plain, else pickled and packed until asked, else as their repr.",
+    "7.4-capabilities": (
+        "Capabilities and input() call back to the host from every context, at the same time, "
+        "through the interceptors, and are cancelled with their cell."
+    ),
+    "7.5-death": (
+        "Death has a cause (exit code, signal) and carries the last output and the cells; all who "
+        "wait hear of it at once; the session can be restarted."
+    ),
+    "7.5-time": (
+        "In a worker control returns at the deadline always: what can be stopped is, and the "
+        "namespace stays; what holds the interpreter is killed after a grace period."
+    ),
+    "7.5-limits": "A worker has its limits; passing them is an error or a named death.",
+    "7.5-orphans": (
+        "The worker ends with its host, whatever it does, and what its cells have started with it; "
+        "closing leaves no process."
+    ),
     # asyncio.run in a cell
     "10-asyncio-run": (
         "asyncio.run and asyncio.Runner in session code run a task of the home loop to its end, in "

@@ -55,7 +55,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("context_bridge",),
     ("executor",),
     ("session",),
-    ("blocking_session",),
+    ("blocking_session", "worker"),
+    ("sessions",),
     ("__init__",),
     ("cli",),
     ("__main__",),
@@ -75,6 +76,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "thread_hooks": frozenset({"_prepared.run"}),
     "transport": frozenset({"Emitter.has_room", "Emitter.send"}),
     "values": frozenset({"PackedValue._unpickle", "pack"}),
+    "worker": frozenset({"HostFunctions._answer", "Service._do", "Service._finish", "_raised"}),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
 """Functions in which ``except Exception`` or ``except BaseException`` may stand."""

@@ -44,6 +44,9 @@ from isthmus.errors import (
     UntrustedValueError,
     UsageError,
     ValueLoadError,
+    WorkerDied,
+    WorkerError,
+    WorkerStartError,
 )
 from isthmus.events import (
     CellFinished,
@@ -86,11 +89,16 @@ from isthmus.ownership import LedgerCount, LedgerEntry
 from isthmus.portal import can_run_sync, run_sync
 from isthmus.queue_transport import QueueTransport
 from isthmus.session import Session
+from isthmus.sessions import AnySession, open_session
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
+from isthmus.values import PackedValue, RemoteRepr
+from isthmus.worker.limits import WorkerLimits
+from isthmus.worker.session import WorkerSession
 
 __all__ = [
     "AlreadyAwaitedError",
+    "AnySession",
     "Approve",
     "AsyncExecutor",
     "AsyncNamespaceManager",
@@ -150,11 +158,13 @@ __all__ = [
     "NoInputError",
     "Output",
     "OutputDropped",
+    "PackedValue",
     "PeerError",
     "ProtocolError",
     "ProtocolVersionError",
     "QueueTransport",
     "RemoteError",
+    "RemoteRepr",
     "RequestedContext",
     "ReservedNameError",
     "Session",
@@ -176,10 +186,16 @@ __all__ = [
     "ValidationReport",
     "ValueLoadError",
     "WaitsForRoom",
+    "WorkerDied",
+    "WorkerError",
+    "WorkerLimits",
+    "WorkerSession",
+    "WorkerStartError",
     "call_on_loop",
     "can_run_sync",
     "capability",
     "display",
+    "open_session",
     "run_sync",
     "spawn",
 ]

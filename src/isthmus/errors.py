@@ -35,6 +35,9 @@
     │   ├── ProtocolError        it breaks the protocol: malformed, oversized or out of turn
     │   │   └── ProtocolVersionError  the two processes speak no version in common
     │   └── ValueLoadError       a value that cannot be unpickled here
+    ├── WorkerError              a worker process cannot be used
+    │   ├── WorkerStartError     it could not be started
+    │   └── WorkerDied           it has ended (also a ConnectionError)
     └── InternalError            a bug of ours
 
     CellInterrupted              a BaseException: raised inside a cell to stop it
@@ -228,6 +231,46 @@ class ProtocolVersionError(ProtocolError):
 
 class ValueLoadError(PeerError):
     """The value cannot be unpickled here; ``__cause__`` says why. It stays packed."""
+
+
+class WorkerError(IsthmusError):
+    """A worker process cannot be used."""
+
+
+class WorkerStartError(WorkerError):
+    """The worker could not be started, or did not answer in time. No process is left."""
+
+
+class WorkerDied(WorkerError, ConnectionError):
+    """The worker process has ended, and its namespace with it. ``restart()`` starts a new one.
+
+    Attributes:
+        exit_code: What the process ended with; None where a signal ended it, or nobody knows.
+        signal: The name of the signal that ended it, as in ``"SIGSEGV"``; else None.
+        out_of_memory: The control group says that its memory was used up.
+        peak_memory_bytes: The most memory that it has held; 0 where that is not known.
+        output: The last lines that it has written.
+        cells: Numbers of the cells that had no outcome yet.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        out_of_memory: bool = False,
+        peak_memory_bytes: int = 0,
+        output: str = "",
+        cells: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.signal = signal
+        self.out_of_memory = out_of_memory
+        self.peak_memory_bytes = peak_memory_bytes
+        self.output = output
+        self.cells = cells
 
 
 class InternalError(IsthmusError):

@@ -136,6 +136,7 @@ class AsyncExecutor:
         atomic: bool = False,
         filename: str | None = None,
         title: str = "",
+        number: int | None = None,
     ) -> CellResult:
         """Run *code* and give the full result, errors of the cell included.
 
@@ -148,6 +149,7 @@ class AsyncExecutor:
                 wrote meanwhile. Such a cell copies the namespace at its start.
             filename: What tracebacks call the cell; None makes a name.
             title: A label for events.
+            number: The cell's number, where somebody else counts; None takes the next one.
 
         Raises:
             SessionClosedError: The namespace is closed.
@@ -165,6 +167,7 @@ class AsyncExecutor:
             atomic=atomic,
             filename=filename,
             title=title,
+            number=number,
         )
         return run.result()
 
@@ -178,10 +181,12 @@ class AsyncExecutor:
         atomic: bool = False,
         filename: str | None = None,
         title: str = "",
+        number: int | None = None,
     ) -> CellRun:
         """Run *code* to its outcome; one that does not compile has its outcome at once."""
         seconds = checked_seconds(timeout, "timeout")
-        number = self.namespace.next_cell_number()
+        if number is None:
+            number = self.namespace.next_cell_number()
         try:
             run = self.bridge.prepare(code, context, number=number, filename=filename)
         except SyntaxError as error:
@@ -207,6 +212,7 @@ class AsyncExecutor:
         concurrent: bool = False,
         atomic: bool = False,
         title: str = "",
+        number: int | None = None,
     ) -> CellResult:
         """Call the function *name* and give the full result, errors of the function included.
 
@@ -224,7 +230,9 @@ class AsyncExecutor:
         """
         seconds = checked_seconds(timeout, "timeout")
         call = Call(name, tuple(args), dict(kwargs or {}))
-        run = self.bridge.prepare_call(call, context, number=self.namespace.next_cell_number())
+        if number is None:
+            number = self.namespace.next_cell_number()
+        run = self.bridge.prepare_call(call, context, number=number)
         run.atomic = atomic
         self._observe(run, title)
         try:

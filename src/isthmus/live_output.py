@@ -211,7 +211,7 @@ class LiveOutput(CellOutput):
         now = time.monotonic()
         if now >= self._window_end:
             self._window_end = now + WINDOW_SECONDS
-            self._credit = LINES_AT_ONCE
+            self._credit = self._emitter.lines_at_once or LINES_AT_ONCE
 
     def _send_soon(self) -> None:
         """Have the loop send what is held back, or do it now if the loop never will."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, running_loop
 from isthmus.capabilities import Capability, CapabilitySource, by_name
@@ -71,6 +71,9 @@ class Session:
     Threads: any running loop, for the methods that are awaited; they are done on the home loop.
     """
 
+    executor_type: ClassVar[type[AsyncExecutor]] = AsyncExecutor
+    """What runs the cells."""
+
     def __init__(
         self,
         name: str = "session",
@@ -109,7 +112,7 @@ class Session:
         with ExitStack() as undo:
             undo.callback(self.manager.close)
             self.manager.interceptors = chain
-            self.executor = AsyncExecutor(
+            self.executor = self.executor_type(
                 self.manager,
                 transport,
                 name,

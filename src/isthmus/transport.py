@@ -88,6 +88,8 @@ class Emitter:
     Attributes:
         active: Whether anybody listens, so that events are worth making.
         wants_mime: Whether the transport wants values in their rich form.
+        lines_at_once: How many lines the transport wants at once where they come fast; 0 leaves it
+            to the sender.
         failures: How many events the transport has refused by raising.
     """
 
@@ -100,6 +102,7 @@ class Emitter:
         self._wait_writable = getattr(transport, "wait_writable", None)
         self.active = transport is not None
         self.wants_mime = bool(getattr(transport, "wants_mime", False))
+        self.lines_at_once = int(getattr(transport, "lines_at_once", 0))
         self.failures = 0
 
     def emit(self, event: Event) -> None:

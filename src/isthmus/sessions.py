@@ -1,0 +1,152 @@
+"""Sessions of either kind: what they have in common, and how one is opened.
+
+Refuses to know: how either works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, overload
+
+from isthmus.capabilities import Capability
+from isthmus.context_bridge import RequestedContext
+from isthmus.ending import CloseReport
+from isthmus.events import CellResult
+from isthmus.interceptors import Interceptor
+from isthmus.ledger import SettledCoroutines
+from isthmus.session import Session
+from isthmus.worker.session import WorkerSession
+
+
+class AnySession(Protocol):
+    """What a :class:`Session` and a :class:`WorkerSession` have in common.
+
+    Two methods differ in what they give, as a worker is not asked without waiting:
+    :meth:`update_namespace` and :meth:`snapshot`. What crosses to a worker and back is a copy.
+    """
+
+    name: str
+    context: RequestedContext
+    timeout: float | None
+
+    async def run(
+        self,
+        code: str,
+        *,
+        context: RequestedContext | None = None,
+        timeout: float | None = None,
+        concurrent: bool = False,
+        atomic: bool = False,
+        filename: str | None = None,
+        title: str = "",
+    ) -> CellResult:
+        """Run a cell and give its result, with its error if it failed."""
+
+    async def execute(self, /, code: str, **options: Any) -> Any:
+        """Run a cell and give its value, or raise what ended it."""
+
+    async def run_call(
+        self,
+        name: str,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        context: RequestedContext | None = None,
+        timeout: float | None = None,
+        concurrent: bool = False,
+        atomic: bool = False,
+        title: str = "",
+    ) -> CellResult:
+        """Call the function *name* and give the result, with its error if it failed."""
+
+    async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function *name* and give its value, or raise what ended it."""
+
+    def interrupt(self, cell: int | None = None) -> bool:
+        """Stop a cell, or all that run; whether there was something to stop."""
+
+    async def get(self, name: str) -> Any:
+        """What *name* is bound to."""
+
+    async def set(self, name: str, value: Any) -> None:
+        """Bind *name* to *value*."""
+
+    async def delete(self, name: str) -> None:
+        """Take *name* out of the namespace."""
+
+    def update_namespace(
+        self, updates: Mapping[str, Any], source_context: str = "host"
+    ) -> Awaitable[None] | None:
+        """Bind names, before any cell that is run later. A worker's gives what can be awaited."""
+
+    def snapshot(self) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
+        """A shallow copy of the user's names. A worker's has to be awaited."""
+
+    @property
+    def capabilities(self) -> Mapping[str, Capability]:
+        """What cells may call of the host, by name."""
+
+    def inject_capability(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *,
+        on_loop: Any = None,
+        interceptors: Iterable[Interceptor] = (),
+    ) -> None:
+        """Let cells call *fn* as *name*."""
+
+    def revoke_capability(self, name: str) -> None:
+        """Take it back at once."""
+
+    async def await_pending_coroutines(self, timeout: float | None = None) -> SettledCoroutines:
+        """Wait for the coroutines that cells have left behind."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended."""
+
+    async def reset(self, timeout: float = 1.0) -> CloseReport:
+        """End what cells have started, and begin again with an empty namespace."""
+
+    async def close(self, timeout: float = 1.0) -> CloseReport:
+        """End the session."""
+
+    async def __aenter__(self) -> Self:
+        """Open it."""
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Close it."""
+
+
+@overload
+def open_session(name: str = ..., *, worker: Literal[False] = ..., **options: Any) -> Session: ...
+
+
+@overload
+def open_session(name: str = ..., *, worker: Literal[True], **options: Any) -> WorkerSession: ...
+
+
+@overload
+def open_session(name: str = ..., *, worker: bool, **options: Any) -> Session | WorkerSession: ...
+
+
+def open_session(
+    name: str = "session", *, worker: bool = False, **options: Any
+) -> Session | WorkerSession:
+    """Make a session: in this process, or in one of its own.
+
+    Arguments:
+        name: The session's name.
+        worker: Have it live in a process of its own, which its cells may crash.
+        options: Those of :class:`Session`, or of :class:`WorkerSession`, which has more.
+
+    Use it as ``async with open_session(worker=True) as session``.
+    """
+    return WorkerSession(name, **options) if worker else Session(name, **options)

@@ -1,0 +1,196 @@
+"""Cells in flight: what they have written so far, and what is made of their outcome. Owns both.
+
+What a cell prints comes as events that carry its number. What is written to a descriptor has none:
+it is put down to the cell that has begun last and not ended.
+
+Refuses to know: connections, processes.
+
+Threads: the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections import deque
+from typing import Any
+
+from isthmus.context_bridge import RequestedContext
+from isthmus.errors import RemoteError, ValueLoadError, WorkerDied
+from isthmus.events import (
+    CellResult,
+    CellStarted,
+    Display,
+    Event,
+    Output,
+    StreamName,
+)
+from isthmus.mime import MimeBundle
+from isthmus.output import CellOutput
+from isthmus.remote_failures import error_of
+from isthmus.transport import Emitter
+from isthmus.values import PackedValue
+from isthmus.wire import replies
+from isthmus.wire.frames import Buffer
+from isthmus.wire.parts import Failure
+
+LAST_CHARACTERS = 4_000
+"""How much of what a worker has written is kept for the account of its death; from the air."""
+
+_SAME_HERE: dict[str, type[BaseException]] = {
+    "asyncio.exceptions.CancelledError": asyncio.CancelledError,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+}
+"""What a result has as its error as it is: :meth:`CellResult.unwrap` never raises it."""
+
+
+class Flight:
+    """The cells that have no outcome yet.
+
+    Arguments:
+        session: The name that events carry.
+        emitter: Sends events to the host's transport.
+        output_limit: Characters of each stream to keep for a result.
+        unpickle: Load values that come as pickles.
+    """
+
+    def __init__(self, session: str, emitter: Emitter, output_limit: int, unpickle: bool) -> None:
+        self._session = session
+        self._emitter = emitter
+        self._limit = output_limit
+        self._unpickle = unpickle
+        self._outputs: dict[int, CellOutput] = {}
+        self._begun: list[int] = []
+        self._last: deque[str] = deque()
+        self._last_size = 0
+        self._decoders = {
+            stream: codecs.getincrementaldecoder("utf-8")("replace")
+            for stream in ("stdout", "stderr")
+        }
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """Their numbers."""
+        return tuple(self._outputs)
+
+    def add(self, number: int) -> None:
+        """A cell is on its way."""
+        self._outputs[number] = CellOutput(self._limit)
+
+    def begin(self, number: int) -> None:
+        """The code of a cell begins."""
+        if number in self._outputs and number not in self._begun:
+            self._begun.append(number)
+
+    def drop(self, number: int) -> None:
+        """Nobody waits for a cell any more. Idempotent."""
+        self._outputs.pop(number, None)
+        if number in self._begun:
+            self._begun.remove(number)
+
+    # -- what is told ------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Take an event of the worker, and pass it on."""
+        output = self._outputs.get(event.cell)
+        if isinstance(event, Output):
+            self._remember(event.text)
+            if output is not None:
+                output.write_to(event.stream, event.text)
+        elif isinstance(event, Display):
+            if output is not None:
+                output.display(MimeBundle(event.data, event.metadata))
+        elif isinstance(event, CellStarted):
+            self.begin(event.cell)
+        self._emitter.emit(event)
+
+    def capture(self, stream: StreamName, data: bytes) -> None:
+        """Take what was written to a descriptor, whole characters of it."""
+        text = self._decoders[stream].decode(data)
+        if text:
+            self.tell(Output(self._session, self._current(), stream, text))
+
+    def _current(self) -> int:
+        """The cell that has begun last, or else would be the next to; 0 if there is none."""
+        return self._begun[-1] if self._begun else next(iter(self._outputs), 0)
+
+    def _remember(self, text: str) -> None:
+        self._last.append(text[-LAST_CHARACTERS:])
+        self._last_size += len(self._last[-1])
+        while self._last_size - len(self._last[0]) >= LAST_CHARACTERS:
+            self._last_size -= len(self._last.popleft())
+
+    @property
+    def last_output(self) -> str:
+        """The last that was written, of all cells and of none."""
+        return "".join(self._last)[-LAST_CHARACTERS:]
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def result(self, outcome: replies.Outcome, buffers: list[Buffer]) -> CellResult:
+        """The result of a cell, which is no longer in flight."""
+        output = self._outputs[outcome.cell]
+        self.drop(outcome.cell)
+        result = CellResult(
+            **{name: getattr(outcome, name) for name in _COPIED},
+            stdout=output.text("stdout"),
+            stderr=output.text("stderr"),
+            displays=output.displays,
+        )
+        packed = PackedValue(outcome.value, buffers)
+        try:
+            result.value = loaded(packed, self._unpickle)
+        except ValueLoadError:
+            result.value = packed  # its load() says why
+        if outcome.error is not None:
+            result.error = _error(outcome.error)
+        return result
+
+    def unfinished(
+        self, number: int, context: RequestedContext, error: WorkerDied, duration: float
+    ) -> CellResult:
+        """The result of a cell whose time was over, and whose worker was ended for it."""
+        output = self._outputs.get(number, CellOutput())
+        self.drop(number)
+        return CellResult(
+            number,
+            "async" if context == "auto" else context,
+            status="timeout",
+            error=error,
+            stdout=output.text("stdout"),
+            stderr=output.text("stderr"),
+            displays=output.displays,
+            exact=False,
+            duration=duration,
+        )
+
+
+def loaded(packed: PackedValue, unpickle: bool) -> Any:
+    """The value itself; one that came as a pickle stays packed unless *unpickle* is true."""
+    if packed.kind == "pickle" and not unpickle:
+        return packed
+    return packed.load(trusted=unpickle)
+
+
+_COPIED = (
+    *("cell", "context", "filename", "status", "bound", "deleted", "exact", "adopted"),
+    *("duration", "stopped", "rolled_back"),
+)
+"""Fields of a result that an outcome has as they are."""
+
+
+def _error(failure: Failure) -> BaseException:
+    """What ended a cell, as a result has it."""
+    described = error_of(failure)
+    if not isinstance(described, RemoteError):
+        return described
+    name = failure.type_name.removeprefix("builtins.")
+    if name == "SystemExit":
+        same: BaseException = SystemExit(failure.details.get("code"))
+    elif name in _SAME_HERE:
+        same = _SAME_HERE[name](failure.message)
+    else:
+        return described
+    same.__cause__ = described
+    return same

@@ -1,0 +1,243 @@
+"""The worker's end of the socket. Owns what is read and written there, and by whom.
+
+Whoever has something to say writes it, in its own thread: a thread cell's output does not wait for
+a loop that another cell keeps busy. A host that does not read makes the writer wait: nothing is
+lost. The loop's thread alone reads; where a cell keeps that busy, the host sends a signal, whose
+handler reads in the middle of the cell.
+
+Refuses to know: what messages ask for.
+
+Guarantees: each message is written whole, in the order in which the conversation was told of it.
+Nothing of user code runs in here but finalizers, so that no interrupt arrives in the middle of a
+message: the handlers leave code of this package alone.
+
+Locks: ``_sending`` guards the stream of bytes that go out, and is held while the socket takes them;
+``_telling`` guards the conversation, and is held inside the other one. Messages are received under
+the second alone: a writer that waits for its host does not keep the loop from reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, Protocol
+
+from isthmus.errors import ProtocolError
+from isthmus.interrupts import SIGNAL
+from isthmus.wire.codec import Encoder, message_decoder
+from isthmus.wire.conversation import Conversation, Phase
+from isthmus.wire.frames import Buffer, Bytes, Received
+
+_FOLDER = os.path.dirname(__file__)
+
+MESSAGES_AT_ONCE = 100
+"""How many messages are done before the loop goes round; from the air."""
+
+
+class Receiver(Protocol):
+    """Who takes what has come."""
+
+    def take(self, received: Received[Any]) -> None:
+        """Take a message. On the loop, in order."""
+
+    def hurry(self, message: Any) -> bool:
+        """Whether *message* could be done before all others, in the middle of a cell."""
+
+    def catch_up(self) -> None:
+        """Do in the same way what was taken, and waits for the loop."""
+
+
+class Link:
+    """The worker's end of the connection.
+
+    Arguments:
+        connection: The socket, in blocking mode. It is closed with the process.
+
+    Attributes:
+        encoder: Makes bytes of messages.
+        forked: This is a child process of the worker, which must not write to the host.
+
+    Threads: any, where a method does not say otherwise.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.encoder = Encoder()
+        self.forked = False
+        self._socket = connection
+        self._decoder = message_decoder("worker")
+        self._conversation = Conversation("worker")
+        self._sending = threading.Lock()
+        self._telling = threading.Lock()
+        self._inbox: deque[Received[Any]] = deque()
+        self._receiver: Receiver | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._scheduled = False
+        self.ended: asyncio.Future[None] | None = None
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def send(self, message: Any, buffers: Sequence[Buffer] = ()) -> None:
+        """Write *message*. In a child process of the worker, and after the end, nothing is.
+
+        Raises:
+            MessageTooLargeError: It is more than the host takes. Nothing was written.
+        """
+        parts = self._encoded(message, buffers)
+        with self._sending:
+            if self._tell(message):
+                self._write(parts)
+
+    def ask(self, make: Callable[[int], Any], buffers: Sequence[Buffer] = ()) -> int:
+        """Write the request that *make* makes of an id, which is returned.
+
+        Raises:
+            MessageTooLargeError: It is more than the host takes. Nothing was written.
+        """
+        with self._sending:
+            number = self._conversation.next_id()
+            message = make(number)
+            parts = self._encoded(message, buffers)
+            if self._tell(message):
+                self._write(parts)
+        return number
+
+    def _encoded(self, message: Any, buffers: Sequence[Buffer]) -> Sequence[Bytes]:
+        if not buffers:
+            return (self.encoder.encode(message),)
+        return self.encoder.encode_with_buffers(message, buffers).parts
+
+    def _tell(self, message: Any) -> bool:
+        """Tell the conversation of *message*; whether anybody listens."""
+        with self._telling:
+            if self.forked or self._conversation.phase is Phase.CLOSED:
+                return False
+            self._conversation.send(message)
+            return True
+
+    def _write(self, parts: Sequence[Bytes]) -> None:
+        """Write all of *parts*, however long it takes. That a host has gone is seen elsewhere."""
+        try:
+            if len(parts) == 1:
+                self._socket.sendall(parts[0])
+                return
+            waiting = deque(memoryview(part).cast("B") for part in parts)
+            while waiting:
+                sent = self._socket.sendmsg(waiting)
+                while waiting and sent >= len(waiting[0]):
+                    sent -= len(waiting.popleft())
+                if sent:
+                    waiting[0] = waiting[0][sent:]
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def open(self, receiver: Receiver) -> asyncio.Future[None]:
+        """Begin to read for *receiver*, in the loop that runs here, on the main thread.
+
+        Returns:
+            A future that is set when the host has gone.
+        """
+        self._receiver = receiver
+        self._loop = asyncio.get_running_loop()
+        self.ended = self._loop.create_future()
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        if SIGNAL is not None:
+            signal.signal(SIGNAL, self._on_signal)
+        return self.ended
+
+    def _readable(self) -> None:
+        self._pull()
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand out what has come. On the loop."""
+        self._scheduled = False
+        assert self._receiver is not None
+        for _ in range(MESSAGES_AT_ONCE):
+            if not self._inbox:
+                return
+            self._receiver.take(self._inbox.popleft())
+        self._deliver_soon()
+
+    def _deliver_soon(self) -> None:
+        if self._inbox and not self._scheduled and self._loop is not None:
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _pull(self) -> None:
+        """Read what is there, without waiting. On the main thread."""
+        try:
+            count = self._socket.recv_into(self._decoder.get_buffer(), 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            count = 0
+        if not count:
+            self._end()
+            return
+        self._decoder.buffer_updated(count)
+        try:
+            while (received := self._decoder.next_frame()) is not None:
+                with self._telling:
+                    self._conversation.receive(received.message)
+                self._inbox.append(received)
+        except ProtocolError as error:
+            sys.__stderr__ and sys.__stderr__.write(f"the host breaks the protocol: {error}\n")
+            self._end()
+
+    def _end(self) -> None:
+        """The host has gone, or cannot be understood."""
+        assert self._loop is not None
+        self._loop.remove_reader(self._socket.fileno())
+        if self.ended is not None and not self.ended.done():
+            self.ended.get_loop().call_soon_threadsafe(self._set_ended)
+
+    def _set_ended(self) -> None:
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The host wants its messages read, whatever the loop's thread does.
+
+        Not where that is in here already: then it will get to them, or the host signals again.
+        """
+        if frame is not None and frame.f_code.co_filename.startswith(_FOLDER):
+            return
+        while frame is not None:
+            if frame.f_code.co_filename == __file__:
+                return
+            frame = frame.f_back
+        self._pull()
+        assert self._receiver is not None
+        waiting = list(self._inbox)
+        self._inbox.clear()
+        self._inbox += [it for it in waiting if not self._receiver.hurry(it.message)]
+        self._receiver.catch_up()
+        self._deliver_soon()
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def _after_fork(self) -> None:
+        """In a child process of the worker: the connection is the parent's.
+
+        It is replaced and not closed, as its number would go to the next file that is opened, and
+        with it would go what is written here. Locks may be held by threads that are not here.
+        """
+        self.forked = True
+        self._sending, self._telling = threading.Lock(), threading.Lock()
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nowhere, self._socket.fileno(), inheritable=False)
+        os.close(nowhere)

@@ -1,0 +1,719 @@
+"""A session in a process of its own, as its host holds it. Owns lifecycle, and what methods ask.
+
+Refuses to know: bytes, signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future as ConcurrentFuture
+from os import PathLike
+from types import TracebackType
+from typing import Any, TypeVar
+
+from isthmus.async_namespace import CLEAN_UP_SECONDS
+from isthmus.capabilities import Capability, CapabilitySource, by_name
+from isthmus.context_bridge import CONTEXTS, RequestedContext
+from isthmus.durations import checked_seconds
+from isthmus.ending import CloseReport
+from isthmus.errors import LoopError, SessionClosedError, WorkerDied
+from isthmus.events import CellResult
+from isthmus.executor import LateOutput
+from isthmus.interceptors import Interceptor, checked_chain
+from isthmus.ledger import CoroutinePolicy, SettledCoroutines
+from isthmus.namespace import check_name
+from isthmus.output import DEFAULT_OUTPUT_LIMIT
+from isthmus.remote_failures import error_of
+from isthmus.transport import Emitter, Transport
+from isthmus.values import PackedValue, pack
+from isthmus.wire import callbacks, replies, requests
+from isthmus.wire.frames import Buffer, Received
+from isthmus.wire.parts import Value
+from isthmus.worker.callbacks import HostFunctions
+from isthmus.worker.flight import Flight, loaded
+from isthmus.worker.limits import WorkerLimits
+from isthmus.worker.process import Launch
+from isthmus.worker.supervisor import Supervisor, look_at
+
+T = TypeVar("T")
+
+START_SECONDS = 30.0
+"""How long a worker may take to start: fifty times what it takes; from the air."""
+
+GRACE_SECONDS = 2.0
+"""How long a worker may take to do what it was told before it is killed; from the air. Its own
+part, telling the cell and giving up on it, takes 0.06 s."""
+
+_CONTEXTS = (*CONTEXTS, "auto")
+
+
+class WorkerSession:
+    """A :class:`~isthmus.Session` that lives in a process of its own.
+
+    Crashes and hangs of cells are that process's: whatever a cell does, the host goes on, and every
+    call ends. It is no sandbox: the worker may do all that its user may.
+
+    Use it as ``async with WorkerSession() as session``; the process is started there, or by the
+    first call that needs it. It binds itself to the event loop in which that is. When the process
+    has died, calls raise :class:`WorkerDied`; :meth:`restart` starts another, with an empty
+    namespace.
+
+    Arguments not named here are those of a session in this process.
+
+    Arguments:
+        python: The interpreter to start; None for the host's.
+        cwd: The worker's working directory; None for the host's.
+        env: Its environment; None for the host's.
+        limits: What it may use of the machine.
+        start_timeout: Seconds that it may take to start.
+        grace_seconds: How long it may take to do what it was told, to end a cell above all, before
+            it is killed.
+        unpickle: Load values that come as pickles. That runs code of the worker's cells in the
+            host. Otherwise they stay :class:`PackedValue`, and capabilities refuse them.
+        main: Let the session's module be the worker's ``__main__``.
+
+    Threads: any running loop, for the methods that are awaited; they are done on the loop of the
+    session.
+    """
+
+    def __init__(
+        self,
+        name: str = "session",
+        *,
+        transport: Transport | None = None,
+        context: RequestedContext = "async",
+        timeout: float | None = None,
+        main: bool = True,
+        file: str | None = None,
+        history: bool = True,
+        coroutine_policy: CoroutinePolicy = "adopt",
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+        late_output: LateOutput = "origin",
+        hooks: bool = True,
+        capabilities: CapabilitySource = (),
+        interceptors: Iterable[Interceptor] = (),
+        input: Callable[..., Any] | None = None,  # noqa: A002 (it is that builtin, in cells)
+        python: str | None = None,
+        cwd: str | PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: WorkerLimits | None = None,
+        start_timeout: float = START_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
+        unpickle: bool = False,
+    ) -> None:
+        given, chain = by_name(capabilities), checked_chain(interceptors)
+        if input is not None:
+            given["input"] = input
+        self.name = name
+        self.context: RequestedContext = _checked_context(context)
+        self.timeout = checked_seconds(timeout, "timeout")
+        self.unpickle = unpickle
+        self._start_timeout = checked_seconds(start_timeout, "start_timeout")
+        self._grace = checked_seconds(grace_seconds, "grace_seconds") or 0.0
+        launch = {} if python is None else {"python": python}
+        self._launch = Launch(cwd=cwd, env=env, limits=limits or WorkerLimits(), **launch)
+        self._emitter = Emitter(transport)
+        self._options: dict[str, Any] = {
+            "name": name,
+            "main": main,
+            "file": file,
+            "history": history,
+            "coroutine_policy": coroutine_policy,
+            "output_limit": 0,  # what is kept for results is kept here
+            "late_output": late_output,
+            "hooks": hooks,
+            "events": self._emitter.active,
+            "mime": self._emitter.wants_mime,
+        }
+        self._output_limit = output_limit
+        self._functions = HostFunctions(name, lambda: self._loop, chain, unpickle)
+        for each, fn in given.items():
+            self._functions.add(each, fn)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._supervisor: Supervisor | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._early: list[_Early] = []
+        self._number = 0
+        self._close_report: CloseReport | None = None
+        self._is_closing = False
+
+    # -- the process -------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the worker process; None as long as there is none."""
+        supervisor = self._supervisor
+        return None if supervisor is None or supervisor.death is not None else supervisor.pid
+
+    async def start(self) -> None:
+        """Start the process now, rather than by the first call that needs it. Idempotent.
+
+        Raises:
+            WorkerStartError: It could not be started, or did not answer in time.
+            ProtocolVersionError: It speaks another version of the protocol.
+            SessionClosedError: The session is closed.
+        """
+        await self._at_home(self._worker())
+
+    async def restart(self) -> None:
+        """Start another process, with an empty namespace, and end this one if it still runs.
+
+        Capabilities are injected again; cells are counted on. Raises as :meth:`start` does.
+        """
+        await self._at_home(self._restart())
+
+    async def _restart(self) -> None:
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            await supervisor.close(CLEAN_UP_SECONDS)
+        await self._worker()
+
+    async def _worker(self) -> Supervisor:
+        """The worker, started if there is none yet. On the session's loop."""
+        self._check_open()
+        if self._supervisor is None:
+            await asyncio.shield(self._ensure_start())
+            self._check_open()
+        if self._supervisor is None:
+            raise WorkerDied(f"the worker of session {self.name!r} was ended")
+        return self._supervisor
+
+    def _ensure_start(self) -> asyncio.Task[None]:
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+            self._starting.add_done_callback(self._started)
+        return self._starting
+
+    async def _start(self) -> None:
+        flight = Flight(self.name, self._emitter, self._output_limit, self.unpickle)
+        supervisor = Supervisor(self._launch, flight, self._functions, self._grace)
+        opening = {**self._options, "capabilities": self._functions.describe_all()}
+        await supervisor.start(opening, self._start_timeout)
+        self._supervisor = supervisor
+        early, self._early = self._early, []
+        for each in early:
+            each.send(supervisor)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        """It has succeeded or failed; who waits has the error, if anybody still does."""
+        self._starting = None
+        early, self._early = self._early, []
+        for each in early if look_at(task) else ():
+            error = None if task.cancelled() else task.exception()
+            each.fail(error or SessionClosedError(f"session {self.name!r} was closed"))
+
+    async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await *work* on the session's loop, whichever loop asks."""
+        here = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = here
+        if self._loop is here:
+            return await work
+        if not self._loop.is_running():
+            work.close()
+            raise LoopError(f"the loop of session {self.name!r} does not run: {self._loop!r}")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _soon(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call *function* on the session's loop: now, if that runs here."""
+        if self._loop is None or asyncio._get_running_loop() is self._loop:
+            function(*arguments)
+        else:
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    # -- cells -------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        code: str,
+        *,
+        context: RequestedContext | None = None,
+        timeout: float | None = None,
+        concurrent: bool = False,
+        atomic: bool = False,
+        filename: str | None = None,
+        title: str = "",
+    ) -> CellResult:
+        """Run a cell and give its result. Arguments and result are those of :meth:`Session.run`.
+
+        What the cell has raised is a :class:`RemoteError` in the result. A value that is not plain
+        is a :class:`PackedValue`, unless the session unpickles, or a :class:`RemoteRepr`.
+
+        A cell whose deadline passes, and whose worker then hangs, takes the worker with it: its
+        result is that of a timeout, its error the :class:`WorkerDied` that all others get.
+
+        Raises:
+            WorkerDied: The process has ended, before or meanwhile.
+            SessionClosedError: The session is closed. Nothing was run.
+            TypeError: *code* is not a ``str``, or *timeout* no number. Nothing was run.
+            ValueError: *timeout* is negative or NaN, or *context* is none. Nothing was run.
+
+        Cancel: cancels the cell, waits for its end, then goes on.
+        """
+        if not isinstance(code, str):
+            raise TypeError(f"a cell's source is a str, not a {type(code).__name__}")
+        fields = self._fields(context, timeout, concurrent, atomic, title)
+        return await self._at_home(
+            self._run(requests.RunCell, (), source=code, filename=filename, **fields)
+        )
+
+    async def execute(self, /, code: str, **options: Any) -> Any:
+        """Run a cell and give its value. Options are those of :meth:`run`.
+
+        Raises:
+            RemoteError: What the cell raised.
+            CellError: The cell ended with something that must not reach the host as it is.
+            WorkerDied: The process has ended, before or meanwhile.
+        """
+        return (await self.run(code, **options)).unwrap()
+
+    async def run_call(
+        self,
+        name: str,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        context: RequestedContext | None = None,
+        timeout: float | None = None,
+        concurrent: bool = False,
+        atomic: bool = False,
+        title: str = "",
+    ) -> CellResult:
+        """Call the function *name* and give the result, as :meth:`Session.run_call` does.
+
+        The arguments are copied to the worker.
+
+        Raises:
+            TypeError: *name* is not a ``str``, or an argument cannot be sent. Nothing was called.
+            WorkerDied: The process has ended, before or meanwhile.
+
+        Cancel: as with :meth:`run`.
+        """
+        if not isinstance(name, str):
+            kind = type(name).__name__
+            raise TypeError(f"a function is called by its name, a str, not by a {kind}")
+        fields = self._fields(context, timeout, concurrent, atomic, title)
+        buffers: list[Buffer] = []
+        arguments = _packed((tuple(args), dict(kwargs or {})), buffers, f"arguments of {name}()")
+        return await self._at_home(
+            self._run(requests.CallFunction, buffers, name=name, arguments=arguments, **fields)
+        )
+
+    async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function *name* and give its result. For the rest see :meth:`run_call`."""
+        return (await self.run_call(name, args, kwargs)).unwrap()
+
+    def _fields(
+        self,
+        context: RequestedContext | None,
+        timeout: float | None,
+        concurrent: bool,
+        atomic: bool,
+        title: str,
+    ) -> dict[str, Any]:
+        """What running source and calling a function have in common."""
+        self._check_open()
+        return {
+            "context": self.context if context is None else _checked_context(context),
+            "timeout": self.timeout if timeout is None else checked_seconds(timeout, "timeout"),
+            "concurrent": bool(concurrent),
+            "atomic": bool(atomic),
+            "title": title,
+        }
+
+    async def _run(
+        self, kind: Callable[..., Any], buffers: Sequence[Buffer], **fields: Any
+    ) -> CellResult:
+        """Have a cell run, to its outcome or to the end of its time."""
+        worker = await self._worker()
+        flight = worker.flight
+        self._number = number = self._number + 1
+
+        def result(received: Received[Any]) -> CellResult:
+            return flight.result(received.message, received.buffers)
+
+        announce = bool(flight.cells)
+        flight.add(number)
+        try:
+            asked = worker.ask_numbered(
+                kind, result, buffers, cell=number, announce=announce, **fields
+            )
+            if fields["timeout"] in (None, float("inf")):
+                return await self._outcome(worker, number, *asked)
+            return await self._outcome_in_time(worker, number, *asked, fields)
+        finally:
+            flight.drop(number)
+
+    async def _outcome_in_time(
+        self,
+        worker: Supervisor,
+        number: int,
+        request: int,
+        outcome: asyncio.Future[CellResult],
+        fields: Mapping[str, Any],
+    ) -> CellResult:
+        """Wait for an outcome; the worker itself sees to the deadline, unless it hangs."""
+        started, overdue = time.monotonic(), f"cell {number} did not end by its deadline"
+        latest = fields["timeout"] + self._grace
+        alarm = asyncio.get_running_loop().call_later(latest, worker.kill, overdue)
+        try:
+            return await self._outcome(worker, number, request, outcome)
+        except WorkerDied as death:
+            if worker.reason != overdue:
+                raise
+            duration = time.monotonic() - started
+            return worker.flight.unfinished(number, fields["context"], death, duration)
+        finally:
+            alarm.cancel()
+
+    async def _outcome(
+        self, worker: Supervisor, number: int, request: int, outcome: asyncio.Future[CellResult]
+    ) -> CellResult:
+        """Wait for an outcome; where the caller is cancelled, for the end of the cell."""
+        try:
+            return await asyncio.shield(outcome)
+        except asyncio.CancelledError:
+            if not outcome.done():
+                worker.send(callbacks.Cancel(request))
+                worker.pursue((number,), outcome, f"cell {number} could not be cancelled")
+                await asyncio.wait({outcome})
+            look_at(outcome)
+            raise
+
+    def interrupt(self, cell: int | None = None) -> bool:
+        """Stop a cell: the one with this number, or all that run.
+
+        A worker that cannot do so, as C code holds it, is killed after ``grace_seconds``.
+
+        Returns:
+            Whether there was something to stop.
+
+        Threads: any; signal handlers too.
+        """
+        worker, loop = self._supervisor, self._loop
+        flying = () if worker is None else worker.flight.cells
+        cells = [number for number in flying if cell in (None, number)]
+        if not cells or loop is None:
+            return False
+        loop.call_soon_threadsafe(self._interrupt, cells)
+        return True
+
+    def _interrupt(self, cells: list[int]) -> None:
+        worker = self._supervisor
+        for cell in cells:
+            if worker is None or worker.death is not None:
+                return
+            noticed = worker.ask(requests.Interrupt, cell=cell)
+            noticed.add_done_callback(look_at)
+            worker.pursue((cell,), noticed, f"cell {cell} could not be interrupted")
+
+    # -- names -------------------------------------------------------------------------------
+
+    async def get(self, name: str) -> Any:
+        """A copy of what *name* is bound to in the namespace.
+
+        Raises:
+            UnknownNameError: It is not bound.
+            ValueLoadError: It has come as a pickle, which cannot be loaded here.
+            WorkerDied: The process has ended.
+        """
+        return await self._asked(requests.GetName, self._loaded_reply, name=name)
+
+    async def set(self, name: str, value: Any) -> None:
+        """Bind *name* to a copy of *value*. Raises as :meth:`update_namespace` does."""
+        await self.update_namespace({name: value})
+
+    async def delete(self, name: str) -> None:
+        """Take *name* out of the namespace, as ``del`` in a cell does.
+
+        Raises:
+            UnknownNameError: It is not bound.
+            ReservedNameError: It belongs to the module itself. Nothing was deleted.
+            WorkerDied: The process has ended.
+        """
+        await self._asked(requests.DeleteName, name=name)
+
+    def update_namespace(
+        self, updates: Mapping[str, Any], source_context: str = "host"
+    ) -> Awaitable[None]:
+        """Bind every name in *updates* to a copy of its value, before any cell that is run later.
+
+        Returns:
+            What may be awaited, to know that it is done, or why not. An error that nobody awaits
+            goes to the exception handler of the loop.
+
+        Raises:
+            ReservedNameError: *updates* holds a name of the runtime. Nothing was bound.
+            TypeError: A value can be sent in no form but its ``repr``. Nothing was bound.
+            SessionClosedError: The session is closed.
+            LoopError: No event loop runs here, and the session has none.
+
+        Raises, when awaited:
+            ValueLoadError: A value cannot be loaded there. Nothing was bound.
+            WorkerDied: The process has ended.
+
+        Threads: any. Atomic: as in :meth:`Session.update_namespace`.
+        """
+        self._check_open()
+        buffers: list[Buffer] = []
+        values = {
+            check_name(name): _packed(value, buffers, repr(name)) for name, value in updates.items()
+        }
+        return self._begin(
+            requests.UpdateNames, buffers=buffers, values=values, source_context=source_context
+        )
+
+    async def snapshot(self) -> dict[str, Any]:
+        """A copy of the user's names, and of their values at one moment."""
+        found: dict[str, Any] = await self._asked(requests.Snapshot, self._loaded_snapshot)
+        return found
+
+    def _loaded(self, packed: PackedValue) -> Any:
+        """The value itself; one that came as a pickle stays packed unless the host wants it."""
+        return loaded(packed, self.unpickle)
+
+    def _loaded_reply(self, received: Received[Any]) -> Any:
+        return self._loaded(PackedValue(received.message.value, received.buffers))
+
+    def _loaded_snapshot(self, received: Received[Any]) -> dict[str, Any]:
+        values: dict[str, Value] = received.message.values
+        return {
+            name: self._loaded(PackedValue(value, received.buffers))
+            for name, value in values.items()
+        }
+
+    async def _asked(
+        self,
+        kind: Callable[..., Any],
+        convert: Callable[[Received[Any]], Any] | None = None,
+        **fields: Any,
+    ) -> Any:
+        """What becomes of the answer to a request."""
+        return await self._at_home(self._ask(kind, convert, fields))
+
+    async def _ask(self, kind: Callable[..., Any], convert: Any, fields: dict[str, Any]) -> Any:
+        worker = await self._worker()
+        return await worker.ask(kind, convert, **fields)
+
+    # -- requests that are sent at once ------------------------------------------------------
+
+    def _begin(self, kind: Callable[..., Any], **fields: Any) -> Awaitable[Any]:
+        """Send a request before all that is asked later; what may be awaited for its answer."""
+        here = asyncio._get_running_loop()
+        loop = self._loop = self._loop or here
+        if loop is None or (loop is not here and not loop.is_running()):
+            raise LoopError(f"session {self.name!r} has no event loop that runs")
+        if loop is here:
+            return self._begin_here(kind, fields)
+        return _Elsewhere(asyncio.run_coroutine_threadsafe(self._begin_there(kind, fields), loop))
+
+    async def _begin_there(self, kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
+        return await self._begin_here(kind, fields)
+
+    def _begin_here(self, kind: Callable[..., Any], fields: dict[str, Any]) -> asyncio.Future[Any]:
+        """Send a request now; or first of all when the worker, which is not there yet, is."""
+        if self._supervisor is None:
+            early = _Early(kind, fields)
+            self._early.append(early)
+            self._ensure_start()
+            return early.answer
+        return self._supervisor.ask(kind, **fields)
+
+    # -- capabilities ------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Mapping[str, Capability]:
+        """What cells may call of the host, by name. A live, read-only view."""
+        return self._functions.by_name
+
+    def inject_capability(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *,
+        on_loop: asyncio.AbstractEventLoop | None = None,
+        interceptors: Iterable[Interceptor] = (),
+    ) -> None:
+        """Let cells call *fn* as *name*. See :meth:`AsyncNamespaceManager.inject_capability`.
+
+        It runs in this process: on the loop on which it is registered, or on the session's own, a
+        sync function too. Arguments and result are copied.
+
+        Raises:
+            ReservedNameError: *name* is not an identifier, or belongs to the runtime.
+            TypeError: *fn* is not callable.
+
+        Threads: any.
+        """
+        self._check_open()
+        description = self._functions.add(name, fn, on_loop, interceptors)
+        self._soon(self._tell, requests.Inject, {"capability": description})
+
+    def revoke_capability(self, name: str) -> None:
+        """Take it back at once: calls that come from now on are refused here.
+
+        Raises:
+            KeyError: No capability of this name.
+
+        Threads: any.
+        """
+        self._functions.revoke(name)
+        self._soon(self._tell, requests.Revoke, {"name": name})
+
+    def _tell(self, kind: Callable[..., Any], fields: dict[str, Any]) -> None:
+        """Have the running worker do what the next one will know from the start."""
+        worker = self._supervisor
+        if worker is not None and worker.death is None and not self._is_closing:
+            worker.ask(kind, **fields).add_done_callback(look_at)
+
+    # -- coroutines --------------------------------------------------------------------------
+
+    async def await_pending_coroutines(self, timeout: float | None = None) -> SettledCoroutines:
+        """Wait for what cells have left behind. See :meth:`Session.await_pending_coroutines`."""
+        seconds = checked_seconds(timeout, "timeout")
+        settled: SettledCoroutines = await self._asked(
+            requests.AwaitPending, self._loaded_settled, timeout=seconds
+        )
+        return settled
+
+    def _loaded_settled(self, received: Received[Any]) -> SettledCoroutines:
+        message, settled = received.message, SettledCoroutines()
+        for name, value in message.results.items():
+            settled[name] = self._loaded(PackedValue(value, received.buffers))
+        settled.errors.update({name: error_of(it) for name, it in message.errors.items()})
+        settled.unfinished = tuple(message.unfinished)
+        return settled
+
+    # -- the end -----------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended, or is about to."""
+        return self._is_closing
+
+    def _check_open(self) -> None:
+        if self._is_closing:
+            raise SessionClosedError(f"session {self.name!r} is closed; open a new one")
+
+    async def reset(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
+        """End what cells have started, and begin again with an empty namespace, in this process.
+
+        See :meth:`Session.reset`; where that is not enough, :meth:`restart` leaves nothing.
+        """
+        ended = await self._asked(requests.Reset, timeout=timeout)
+        return _report(ended)
+
+    async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
+        """Close the session in the worker, and end the process; kill it where it does not end.
+
+        Arguments:
+            timeout: Seconds for each of cells, tasks and thread to end.
+
+        Returns:
+            What would not end by itself; it is gone all the same. Idempotent.
+
+        Cancel: the process is killed.
+        """
+        return await self._at_home(self._close(timeout))
+
+    async def _close(self, timeout: float) -> CloseReport:
+        self._is_closing = True
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            ended = await supervisor.close(timeout)
+            if ended is not None:
+                self._close_report = _report(ended)
+        return self._close_report or CloseReport()
+
+    async def __aenter__(self) -> WorkerSession:
+        """Start the process."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Close the session."""
+        await self.close()
+
+    def __del__(self) -> None:
+        """Say that a session was dropped without being closed, and end its process."""
+        supervisor = getattr(self, "_supervisor", None)
+        if supervisor is not None and supervisor.death is None:
+            warnings.warn(
+                f"unclosed session {self.name!r}", ResourceWarning, stacklevel=2, source=self
+            )
+            supervisor.discard()
+
+
+class _Elsewhere(Awaitable[T]):
+    """The answer to a request that was begun on another loop than the session's, or on none."""
+
+    def __init__(self, future: ConcurrentFuture[T]) -> None:
+        self._future = future
+
+    def __await__(self) -> Any:
+        return asyncio.wrap_future(self._future).__await__()
+
+
+class _Early:
+    """A request for a worker that is not there yet.
+
+    Attributes:
+        answer: What becomes of it.
+    """
+
+    def __init__(self, kind: Callable[..., Any], fields: dict[str, Any]) -> None:
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._kind = kind
+        self._fields = fields
+
+    def send(self, worker: Supervisor) -> None:
+        """The worker is there."""
+        worker.ask(self._kind, **self._fields).add_done_callback(self._answered)
+
+    def fail(self, error: BaseException) -> None:
+        """There will be none."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def _answered(self, reply: asyncio.Future[Any]) -> None:
+        if look_at(reply):
+            self.fail(reply.exception() or asyncio.CancelledError())
+        elif not self.answer.done():
+            self.answer.set_result(reply.result())
+
+
+def _report(ended: replies.Ended) -> CloseReport:
+    """What the worker says that would not end."""
+    return CloseReport(
+        ended.cells,
+        ended.tasks,
+        ended.thread,
+        ended.threads,
+        ended.coroutines,
+        ended.async_generators,
+    )
+
+
+def _checked_context(context: RequestedContext) -> RequestedContext:
+    if context not in _CONTEXTS:
+        raise ValueError(f"a context is 'async', 'thread', 'sync' or 'auto', not {context!r}")
+    return context
+
+
+def _packed(value: object, buffers: list[Buffer], what: str) -> Value:
+    """*value* for the worker, in a form from which it can be made again."""
+    packed = pack(value, buffers, trusted=True)
+    if packed.kind == "repr":
+        raise TypeError(f"{what} cannot be sent to the worker: {packed.problem}")
+    return packed

@@ -1,0 +1,368 @@
+"""One life of a worker: start, handshake, requests, interrupts, death. Owns the order of these.
+
+Refuses to know: what a session's methods mean.
+
+Guarantees: when the worker has died, all who wait for it have an error at once; no process, and no
+descriptor, is left.
+
+Threads: the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from isthmus.errors import (
+    InternalError,
+    ProtocolError,
+    ProtocolVersionError,
+    RemoteError,
+    WorkerDied,
+    WorkerStartError,
+)
+from isthmus.events import Event
+from isthmus.remote_failures import error_of
+from isthmus.wire import callbacks, handshake, replies, requests
+from isthmus.wire.frames import Buffer, Received
+from isthmus.worker.callbacks import HostFunctions
+from isthmus.worker.connection import Convert, HostConnection
+from isthmus.worker.flight import Flight
+from isthmus.worker.process import Launch, WorkerProcess
+
+NUDGE_SECONDS = 0.02
+"""How soon to signal again a worker that was in code of ours, where it does not read messages."""
+
+PARTING_SECONDS = 0.5
+"""How long the end of the stream may come before that of the process, or after it; from the air."""
+
+CLOSING_STEPS = 4
+"""For how many things in turn a session waits that is closed: cells, tasks, coroutines, thread."""
+
+SOFTWARE = "isthmus"
+
+
+class Supervisor:
+    """One worker process, from its start to its end.
+
+    Arguments:
+        launch: How to start it.
+        flight: Where the cells are noted.
+        functions: What cells may call of the host.
+        grace_seconds: How long it may take to do what it was told before it is killed.
+
+    Attributes:
+        death: What it died of; None as long as it lives.
+        flight: The cells that it runs.
+        reason: Why it was killed; empty unless it was.
+    """
+
+    def __init__(
+        self, launch: Launch, flight: Flight, functions: HostFunctions, grace_seconds: float
+    ) -> None:
+        self.death: WorkerDied | None = None
+        self._launch = launch
+        self.flight = flight
+        self._functions = functions
+        self._grace = grace_seconds
+        self._connection = HostConnection(self._take, self._lost)
+        self._process: WorkerProcess | None = None
+        self._loop = asyncio.get_running_loop()
+        self._greeted: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._is_lost = False
+        self._fault: ProtocolError | None = None
+        self.reason = ""
+        self._is_closing = False
+        self._chores: set[asyncio.Task[None]] = set()
+
+    # -- the start ---------------------------------------------------------------------------
+
+    async def start(self, opening: dict[str, Any], timeout: float | None) -> None:
+        """Start the process and open the session in it.
+
+        Arguments:
+            opening: The fields of ``Open``.
+            timeout: Seconds for all of it; None sets no bound.
+
+        Raises:
+            WorkerStartError: It could not be started, or did not answer in time, or not as a worker
+                does. No process is left.
+            ProtocolVersionError: It speaks another version. No process is left.
+
+        Cancel: ends the process.
+        """
+        is_open = False
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connect()
+                self._connection.send(handshake.Hello(handshake.VERSIONS, software=SOFTWARE))
+                await self._greeted
+                await self.ask(requests.Open, **opening)
+            is_open = True
+        except TimeoutError as error:
+            raise self._start_error(f"it did not answer in {timeout} s") from error
+        except (WorkerDied, OSError, RemoteError) as error:
+            raise self._start_error(str(error)) from error
+        finally:
+            if not is_open and self._process is not None:
+                self._process.kill()
+                await asyncio.wait({self._ended})
+
+    def _start_error(self, what: str) -> WorkerStartError:
+        if self._process is not None:
+            self._process.drain()
+        output = self.flight.last_output.strip()
+        told = f"; it has written:\n{output}" if output else ""
+        text = f"the worker ({self._launch.python}) could not be started: {what}{told}"
+        return WorkerStartError(text)
+
+    async def _connect(self) -> None:
+        with ExitStack() as undo:
+            ours, theirs = map(undo.enter_context, socket.socketpair())
+            self._process = WorkerProcess(self._launch, theirs, self.flight.capture, self._exited)
+            await self._loop.create_unix_connection(lambda: self._connection, sock=ours)
+            undo.pop_all()
+            theirs.close()
+
+    # -- messages ----------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def ask(
+        self,
+        kind: Callable[..., Any],
+        convert: Convert | None = None,
+        buffers: Sequence[Buffer] = (),
+        **fields: Any,
+    ) -> asyncio.Future[Any]:
+        """Send a request; a future of what becomes of its answer.
+
+        Raises:
+            WorkerDied: There is nobody to ask.
+            MessageTooLargeError: It is more than the worker takes. Nothing was sent.
+        """
+        return self.ask_numbered(kind, convert, buffers, **fields)[1]
+
+    def ask_numbered(
+        self,
+        kind: Callable[..., Any],
+        convert: Convert | None = None,
+        buffers: Sequence[Buffer] = (),
+        **fields: Any,
+    ) -> tuple[int, asyncio.Future[Any]]:
+        """The same, with the id of the request."""
+        if self.death is not None:
+            raise _copied(self.death)
+        if self._is_lost:  # its end will be here in a moment, and say why
+            future: asyncio.Future[Any] = self._loop.create_future()
+            self._ended.add_done_callback(functools.partial(self._fail_late, future))
+            return 0, future
+        made = functools.partial(self._converted, convert)
+        return self._connection.ask(kind, made, buffers, **fields)
+
+    def _fail_late(self, future: asyncio.Future[Any], _: object) -> None:
+        if not future.done() and self.death is not None:
+            future.set_exception(_copied(self.death))
+
+    def _converted(self, convert: Convert | None, received: Received[Any]) -> Any:
+        """What becomes of an answer."""
+        if isinstance(received.message, replies.Failed):
+            error = error_of(received.message.error)
+            raise error if isinstance(error, Exception) else RemoteError(str(error))
+        return received.message if convert is None else convert(received)
+
+    def send(self, message: Any, buffers: Sequence[Buffer] = ()) -> None:
+        """Send what has no answer; nothing where there is nobody to hear it."""
+        if self.death is None and not self._is_lost:
+            self._connection.send(message, buffers)
+
+    def _take(self, received: Received[Any]) -> None:
+        """Take what is no last answer."""
+        message = received.message
+        if isinstance(message, Event):
+            self.flight.tell(message)
+        elif isinstance(message, callbacks.CallCapability):
+            self._functions.call(received, self)
+        elif isinstance(message, callbacks.Cancel):
+            self._functions.cancel(message.request)
+        elif isinstance(message, handshake.Welcome):
+            self._connection.encoder.limits = message.limits
+            self._greet(None)
+        elif isinstance(message, handshake.Refused):
+            text = f"the worker speaks versions {message.versions}, not {handshake.VERSIONS}"
+            self._greet(ProtocolVersionError(text))
+        elif not isinstance(message, replies.Started | callbacks.Release):
+            raise InternalError(f"nobody takes {message!r}; please report this")
+
+    def _greet(self, error: Exception | None) -> None:
+        if self._greeted.done():
+            return
+        if error is None:
+            self._greeted.set_result(None)
+        else:
+            self._greeted.set_exception(error)
+
+    # -- being interrupted -------------------------------------------------------------------
+
+    def pursue(self, cells: Sequence[int], work: asyncio.Future[Any], what: str) -> None:
+        """See to it that the worker takes notice of *work*; one that hangs is killed in the end.
+
+        Arguments:
+            cells: Numbers of cells that are told to end; where they have, all is well.
+            work: Done when the worker has taken notice.
+            what: What is said of its death otherwise.
+        """
+        chore = asyncio.ensure_future(self._pursue(cells, work, what))
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    async def _pursue(self, cells: Sequence[int], work: asyncio.Future[Any], what: str) -> None:
+        """Signal until the worker has read its messages, and wait until its loop goes round.
+
+        A loop that goes round does what a session does: a cell that will not end is left behind.
+        """
+        if self.death is not None or self._is_closing:
+            return
+        free = self.ask(requests.Ping)
+        free.add_done_callback(look_at)
+        deadline = self._loop.time() + self._grace
+        while not free.done() and set(cells) <= set(self.flight.cells):
+            if self._loop.time() > deadline:
+                self.kill(what)
+                return
+            if self._process is not None and not work.done():
+                self._process.signal()
+            await asyncio.wait({free, work}, timeout=NUDGE_SECONDS)
+
+    def kill(self, reason: str) -> None:
+        """End the process at once.
+
+        Arguments:
+            reason: What is said of its death.
+        """
+        if self.death is None and self._process is not None:
+            self.reason = self.reason or reason
+            self._process.kill()
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def close(self, timeout: float) -> replies.Ended | None:
+        """Close the session and end the process; None where it had to be killed.
+
+        Arguments:
+            timeout: Seconds for each of cells, tasks and thread to end.
+
+        Cancel: the process is killed.
+        """
+        ended: replies.Ended | None = None
+        self._is_closing = True
+        try:
+            if self.death is None:
+                for cell in self.flight.cells:
+                    self.ask(requests.Interrupt, cell=cell).add_done_callback(look_at)
+                future = self.ask(requests.Close, timeout=timeout)
+                await self._nudge(future, CLOSING_STEPS * timeout + self._grace)
+                if future.done() and not look_at(future):
+                    ended = future.result()
+                    await asyncio.wait({self._ended}, timeout=timeout + self._grace)
+        finally:
+            self.kill("its session was closed")
+            await asyncio.wait({self._ended})
+        return ended
+
+    async def _nudge(self, future: asyncio.Future[Any], seconds: float) -> None:
+        """Wait for *future*; signal as long as cells may keep the worker from reading."""
+        latest = self._loop.time() + seconds
+        while not future.done() and (left := latest - self._loop.time()) > 0:
+            if self.flight.cells and self._process is not None:
+                left = min(left, NUDGE_SECONDS)
+                self._process.signal()
+            await asyncio.wait({future}, timeout=left)
+
+    def discard(self) -> None:
+        """End the process where nobody can wait for that. Idempotent."""
+        self._connection.abort()
+        if self._process is not None:
+            self._process.discard()
+
+    def _exited(self) -> None:
+        """The process has ended; what it has sent before may still be on its way."""
+        if self._is_lost:
+            self._die()
+        else:
+            self._loop.call_later(PARTING_SECONDS, self._connection.abort)
+
+    def _lost(self, fault: ProtocolError | None) -> None:
+        """The connection has ended."""
+        self._is_lost, self._fault = True, fault
+        process = self._process
+        if process is None or process.ending is not None:
+            self._die()
+        elif fault is not None:
+            self.kill(f"it broke the protocol: {fault}")
+        else:
+            what = "it has closed its connection"
+            self._loop.call_later(PARTING_SECONDS, self.kill, what)
+
+    def _die(self) -> None:
+        """Say of what it died, to all who wait."""
+        if self.death is not None:
+            return
+        if self._process is not None:
+            self._process.drain()
+        death = self.death = self._cause()
+        self._greet(_copied(death))
+        look_at(self._greeted)
+        self._connection.fail_all(lambda: _copied(death))
+        if self._process is not None:
+            self._process.discard()
+        self._functions.cancel_all()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _cause(self) -> WorkerDied:
+        ending = self._process.ending if self._process is not None else None
+        cells = self.flight.cells
+        if ending is None:
+            return WorkerDied("the worker never ran", cells=cells)
+        if ending.out_of_memory:
+            how = "was ended by the kernel: its control group ran out of memory"
+        elif ending.signal is not None:
+            how = f"was ended by {ending.signal}"
+        elif ending.exit_code is None:
+            how = "has ended, and its exit status was taken by other code of this process"
+        else:
+            how = f"has ended with exit code {ending.exit_code}"
+        peak = (
+            f", having held {ending.peak_memory_bytes >> 20} MiB at most" if ending.signal else ""
+        )
+        why = f": {self.reason}" if self.reason else ""
+        running = f"; cells without an outcome: {', '.join(map(str, cells))}" if cells else ""
+        return WorkerDied(
+            f"the worker (process {self.pid}) {how}{peak}{why}{running}",
+            exit_code=ending.exit_code,
+            signal=ending.signal,
+            out_of_memory=ending.out_of_memory,
+            peak_memory_bytes=ending.peak_memory_bytes,
+            output=self.flight.last_output,
+            cells=cells,
+        )
+
+
+def _copied(death: WorkerDied) -> WorkerDied:
+    """The same, to be raised once more: an exception that is raised again grows its traceback."""
+    return WorkerDied(str(death), **vars(death))
+
+
+def look_at(future: asyncio.Future[Any]) -> bool:
+    """Whether *future* has failed, which is then known: the loop does not complain of it."""
+    return future.cancelled() or future.exception() is not None
