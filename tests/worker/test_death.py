@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import stat
@@ -247,3 +248,16 @@ async def test_closing_ends_the_process_that_starts_or_is_busy(transport: Memory
     assert pid is not None
     assert not _runs(pid)
     assert (await running).status == "interrupted"
+
+
+@requirement("7.5-orphans")
+async def test_a_session_that_is_dropped_says_so_and_its_process_ends() -> None:
+    session = WorkerSession()
+    assert await session.execute("1") == 1
+    pid = session.pid
+    assert pid is not None
+    with pytest.warns(ResourceWarning, match="unclosed session 'session'"):
+        del session
+        gc.collect()
+    assert not _runs(pid)
+    await asyncio.sleep(0)  # the transport tells of its end

@@ -284,17 +284,17 @@ async def test_what_was_printed_is_out_while_a_cell_holds_the_interpreter(
 
 
 @requirement("7.2-one-thread")
-async def test_a_thread_cell_tells_its_outcome_while_another_one_hogs_the_loop() -> None:
-    calls: list[int] = []
-
-    async with WorkerSession(capabilities={"note": calls.append}) as session:
+async def test_a_thread_cell_tells_its_outcome_while_another_one_hogs_the_loop(
+    transport: MemoryTransport,
+) -> None:
+    async with WorkerSession(transport=transport) as session:
         await session.execute("import threading; go, done = threading.Event(), threading.Event()")
-        source = "note(1)\ngo.wait(20)\nprint('x')\n5"
+        source = "print('begun')\ngo.wait(20)\nprint('x')\n5"
         thread = asyncio.ensure_future(session.run(source, context="thread", concurrent=True))
-        await eventually(lambda: calls)
+        await eventually(lambda: transport.of_type(Output))
         hogging = asyncio.ensure_future(session.run("go.set(); done.wait(20)", context="sync"))
         result = await asyncio.wait_for(thread, WAIT_SECONDS)
-        assert (result.value, result.stdout) == (5, "x\n")
+        assert (result.value, result.stdout) == (5, "begun\nx\n")
         assert not hogging.done()
         assert session.interrupt()
         assert (await hogging).status == "interrupted"

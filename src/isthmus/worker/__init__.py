@@ -4,8 +4,8 @@ In the child: :mod:`~isthmus.worker.child` starts, :mod:`~isthmus.worker.link` i
 socket, :mod:`~isthmus.worker.service` does what the host asks, and
 :mod:`~isthmus.worker.remote_capability` stands for functions of the host.
 
-In the host: :mod:`~isthmus.worker.session` is what users hold, and
-:mod:`~isthmus.worker.supervisor` one life of a child, made of a process
+In the host: :mod:`~isthmus.worker.session` is what users hold, :mod:`~isthmus.worker.lives` the
+children that it has had, and :mod:`~isthmus.worker.supervisor` one of them, made of a process
 (:mod:`~isthmus.worker.process`), a connection (:mod:`~isthmus.worker.connection`), the cells in
 flight (:mod:`~isthmus.worker.flight`) and calls of the host's functions
 (:mod:`~isthmus.worker.callbacks`).

@@ -6,10 +6,10 @@ Refuses to know: bytes, signals.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future as ConcurrentFuture
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import CONTEXTS, RequestedContext
 from isthmus.durations import checked_seconds
 from isthmus.ending import CloseReport
-from isthmus.errors import LoopError, SessionClosedError, WorkerDied
+from isthmus.errors import WorkerDied
 from isthmus.events import CellResult
 from isthmus.executor import LateOutput
 from isthmus.interceptors import Interceptor, checked_chain
@@ -35,6 +35,7 @@ from isthmus.wire.parts import Value
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.flight import Flight, loaded
 from isthmus.worker.limits import WorkerLimits
+from isthmus.worker.lives import Lives
 from isthmus.worker.process import Launch
 from isthmus.worker.supervisor import Supervisor, look_at
 
@@ -111,12 +112,11 @@ class WorkerSession:
         self.context: RequestedContext = _checked_context(context)
         self.timeout = checked_seconds(timeout, "timeout")
         self.unpickle = unpickle
-        self._start_timeout = checked_seconds(start_timeout, "start_timeout")
-        self._grace = checked_seconds(grace_seconds, "grace_seconds") or 0.0
-        launch = {} if python is None else {"python": python}
-        self._launch = Launch(cwd=cwd, env=env, limits=limits or WorkerLimits(), **launch)
-        self._emitter = Emitter(transport)
-        self._options: dict[str, Any] = {
+        start_seconds = checked_seconds(start_timeout, "start_timeout")
+        self._grace = grace = checked_seconds(grace_seconds, "grace_seconds") or 0.0
+        launch = Launch(python or sys.executable, cwd, env, limits or WorkerLimits())
+        emitter = Emitter(transport)
+        options: dict[str, Any] = {
             "name": name,
             "main": main,
             "file": file,
@@ -125,27 +125,33 @@ class WorkerSession:
             "output_limit": 0,  # what is kept for results is kept here
             "late_output": late_output,
             "hooks": hooks,
-            "events": self._emitter.active,
-            "mime": self._emitter.wants_mime,
+            "events": emitter.active,
+            "mime": emitter.wants_mime,
         }
-        self._output_limit = output_limit
-        self._functions = HostFunctions(name, lambda: self._loop, chain, unpickle)
+
+        def new_supervisor() -> Supervisor:
+            flight = Flight(name, emitter, output_limit, unpickle)
+            return Supervisor(launch, flight, functions, grace)
+
+        # Neither of these holds the session: their processes do not keep it alive.
+        self._lives = lives = Lives(
+            name,
+            new_supervisor,
+            lambda: {**options, "capabilities": functions.describe_all()},
+            start_seconds,
+        )
+        self._functions = functions = HostFunctions(name, lambda: lives.loop, chain, unpickle)
         for each, fn in given.items():
-            self._functions.add(each, fn)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._supervisor: Supervisor | None = None
-        self._starting: asyncio.Task[None] | None = None
-        self._early: list[_Early] = []
+            functions.add(each, fn)
         self._number = 0
         self._close_report: CloseReport | None = None
-        self._is_closing = False
 
     # -- the process -------------------------------------------------------------------------
 
     @property
     def pid(self) -> int | None:
         """The number of the worker process; None as long as there is none."""
-        supervisor = self._supervisor
+        supervisor = self._lives.supervisor
         return None if supervisor is None or supervisor.death is not None else supervisor.pid
 
     async def start(self) -> None:
@@ -156,73 +162,14 @@ class WorkerSession:
             ProtocolVersionError: It speaks another version of the protocol.
             SessionClosedError: The session is closed.
         """
-        await self._at_home(self._worker())
+        await self._lives.at_home(self._lives.worker())
 
     async def restart(self) -> None:
         """Start another process, with an empty namespace, and end this one if it still runs.
 
         Capabilities are injected again; cells are counted on. Raises as :meth:`start` does.
         """
-        await self._at_home(self._restart())
-
-    async def _restart(self) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            await supervisor.close(CLEAN_UP_SECONDS)
-        await self._worker()
-
-    async def _worker(self) -> Supervisor:
-        """The worker, started if there is none yet. On the session's loop."""
-        self._check_open()
-        if self._supervisor is None:
-            await asyncio.shield(self._ensure_start())
-            self._check_open()
-        if self._supervisor is None:
-            raise WorkerDied(f"the worker of session {self.name!r} was ended")
-        return self._supervisor
-
-    def _ensure_start(self) -> asyncio.Task[None]:
-        if self._starting is None:
-            self._starting = asyncio.ensure_future(self._start())
-            self._starting.add_done_callback(self._started)
-        return self._starting
-
-    async def _start(self) -> None:
-        flight = Flight(self.name, self._emitter, self._output_limit, self.unpickle)
-        supervisor = Supervisor(self._launch, flight, self._functions, self._grace)
-        opening = {**self._options, "capabilities": self._functions.describe_all()}
-        await supervisor.start(opening, self._start_timeout)
-        self._supervisor = supervisor
-        early, self._early = self._early, []
-        for each in early:
-            each.send(supervisor)
-
-    def _started(self, task: asyncio.Task[None]) -> None:
-        """It has succeeded or failed; who waits has the error, if anybody still does."""
-        self._starting = None
-        early, self._early = self._early, []
-        for each in early if look_at(task) else ():
-            error = None if task.cancelled() else task.exception()
-            each.fail(error or SessionClosedError(f"session {self.name!r} was closed"))
-
-    async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await *work* on the session's loop, whichever loop asks."""
-        here = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = here
-        if self._loop is here:
-            return await work
-        if not self._loop.is_running():
-            work.close()
-            raise LoopError(f"the loop of session {self.name!r} does not run: {self._loop!r}")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
-
-    def _soon(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call *function* on the session's loop: now, if that runs here."""
-        if self._loop is None or asyncio._get_running_loop() is self._loop:
-            function(*arguments)
-        else:
-            self._loop.call_soon_threadsafe(function, *arguments)
+        await self._lives.at_home(self._lives.restart(CLEAN_UP_SECONDS))
 
     # -- cells -------------------------------------------------------------------------------
 
@@ -256,7 +203,7 @@ class WorkerSession:
         if not isinstance(code, str):
             raise TypeError(f"a cell's source is a str, not a {type(code).__name__}")
         fields = self._fields(context, timeout, concurrent, atomic, title)
-        return await self._at_home(
+        return await self._lives.at_home(
             self._run(requests.RunCell, (), source=code, filename=filename, **fields)
         )
 
@@ -298,7 +245,7 @@ class WorkerSession:
         fields = self._fields(context, timeout, concurrent, atomic, title)
         buffers: list[Buffer] = []
         arguments = _packed((tuple(args), dict(kwargs or {})), buffers, f"arguments of {name}()")
-        return await self._at_home(
+        return await self._lives.at_home(
             self._run(requests.CallFunction, buffers, name=name, arguments=arguments, **fields)
         )
 
@@ -315,7 +262,7 @@ class WorkerSession:
         title: str,
     ) -> dict[str, Any]:
         """What running source and calling a function have in common."""
-        self._check_open()
+        self._lives.check_open()
         return {
             "context": self.context if context is None else _checked_context(context),
             "timeout": self.timeout if timeout is None else checked_seconds(timeout, "timeout"),
@@ -328,7 +275,7 @@ class WorkerSession:
         self, kind: Callable[..., Any], buffers: Sequence[Buffer], **fields: Any
     ) -> CellResult:
         """Have a cell run, to its outcome or to the end of its time."""
-        worker = await self._worker()
+        worker = await self._lives.worker()
         flight = worker.flight
         self._number = number = self._number + 1
 
@@ -393,7 +340,7 @@ class WorkerSession:
 
         Threads: any; signal handlers too.
         """
-        worker, loop = self._supervisor, self._loop
+        worker, loop = self._lives.supervisor, self._lives.loop
         flying = () if worker is None else worker.flight.cells
         cells = [number for number in flying if cell in (None, number)]
         if not cells or loop is None:
@@ -402,7 +349,7 @@ class WorkerSession:
         return True
 
     def _interrupt(self, cells: list[int]) -> None:
-        worker = self._supervisor
+        worker = self._lives.supervisor
         for cell in cells:
             if worker is None or worker.death is not None:
                 return
@@ -457,12 +404,12 @@ class WorkerSession:
 
         Threads: any. Atomic: as in :meth:`Session.update_namespace`.
         """
-        self._check_open()
+        self._lives.check_open()
         buffers: list[Buffer] = []
         values = {
             check_name(name): _packed(value, buffers, repr(name)) for name, value in updates.items()
         }
-        return self._begin(
+        return self._lives.begin(
             requests.UpdateNames, buffers=buffers, values=values, source_context=source_context
         )
 
@@ -492,35 +439,11 @@ class WorkerSession:
         **fields: Any,
     ) -> Any:
         """What becomes of the answer to a request."""
-        return await self._at_home(self._ask(kind, convert, fields))
+        return await self._lives.at_home(self._ask(kind, convert, fields))
 
     async def _ask(self, kind: Callable[..., Any], convert: Any, fields: dict[str, Any]) -> Any:
-        worker = await self._worker()
+        worker = await self._lives.worker()
         return await worker.ask(kind, convert, **fields)
-
-    # -- requests that are sent at once ------------------------------------------------------
-
-    def _begin(self, kind: Callable[..., Any], **fields: Any) -> Awaitable[Any]:
-        """Send a request before all that is asked later; what may be awaited for its answer."""
-        here = asyncio._get_running_loop()
-        loop = self._loop = self._loop or here
-        if loop is None or (loop is not here and not loop.is_running()):
-            raise LoopError(f"session {self.name!r} has no event loop that runs")
-        if loop is here:
-            return self._begin_here(kind, fields)
-        return _Elsewhere(asyncio.run_coroutine_threadsafe(self._begin_there(kind, fields), loop))
-
-    async def _begin_there(self, kind: Callable[..., Any], fields: dict[str, Any]) -> Any:
-        return await self._begin_here(kind, fields)
-
-    def _begin_here(self, kind: Callable[..., Any], fields: dict[str, Any]) -> asyncio.Future[Any]:
-        """Send a request now; or first of all when the worker, which is not there yet, is."""
-        if self._supervisor is None:
-            early = _Early(kind, fields)
-            self._early.append(early)
-            self._ensure_start()
-            return early.answer
-        return self._supervisor.ask(kind, **fields)
 
     # -- capabilities ------------------------------------------------------------------------
 
@@ -548,9 +471,9 @@ class WorkerSession:
 
         Threads: any.
         """
-        self._check_open()
+        self._lives.check_open()
         description = self._functions.add(name, fn, on_loop, interceptors)
-        self._soon(self._tell, requests.Inject, {"capability": description})
+        self._lives.soon(self._tell, requests.Inject, {"capability": description})
 
     def revoke_capability(self, name: str) -> None:
         """Take it back at once: calls that come from now on are refused here.
@@ -561,12 +484,12 @@ class WorkerSession:
         Threads: any.
         """
         self._functions.revoke(name)
-        self._soon(self._tell, requests.Revoke, {"name": name})
+        self._lives.soon(self._tell, requests.Revoke, {"name": name})
 
     def _tell(self, kind: Callable[..., Any], fields: dict[str, Any]) -> None:
         """Have the running worker do what the next one will know from the start."""
-        worker = self._supervisor
-        if worker is not None and worker.death is None and not self._is_closing:
+        worker = self._lives.supervisor
+        if worker is not None and worker.death is None and not self._lives.is_closing:
             worker.ask(kind, **fields).add_done_callback(look_at)
 
     # -- coroutines --------------------------------------------------------------------------
@@ -592,11 +515,7 @@ class WorkerSession:
     @property
     def closed(self) -> bool:
         """Whether the session has ended, or is about to."""
-        return self._is_closing
-
-    def _check_open(self) -> None:
-        if self._is_closing:
-            raise SessionClosedError(f"session {self.name!r} is closed; open a new one")
+        return self._lives.is_closing
 
     async def reset(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
         """End what cells have started, and begin again with an empty namespace, in this process.
@@ -617,18 +536,12 @@ class WorkerSession:
 
         Cancel: the process is killed.
         """
-        return await self._at_home(self._close(timeout))
+        return await self._lives.at_home(self._close(timeout))
 
     async def _close(self, timeout: float) -> CloseReport:
-        self._is_closing = True
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait({self._starting})
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            ended = await supervisor.close(timeout)
-            if ended is not None:
-                self._close_report = _report(ended)
+        ended = await self._lives.close(timeout)
+        if ended is not None:
+            self._close_report = _report(ended)
         return self._close_report or CloseReport()
 
     async def __aenter__(self) -> WorkerSession:
@@ -647,50 +560,13 @@ class WorkerSession:
 
     def __del__(self) -> None:
         """Say that a session was dropped without being closed, and end its process."""
-        supervisor = getattr(self, "_supervisor", None)
+        lives = getattr(self, "_lives", None)
+        supervisor = None if lives is None else lives.supervisor
         if supervisor is not None and supervisor.death is None:
             warnings.warn(
                 f"unclosed session {self.name!r}", ResourceWarning, stacklevel=2, source=self
             )
             supervisor.discard()
-
-
-class _Elsewhere(Awaitable[T]):
-    """The answer to a request that was begun on another loop than the session's, or on none."""
-
-    def __init__(self, future: ConcurrentFuture[T]) -> None:
-        self._future = future
-
-    def __await__(self) -> Any:
-        return asyncio.wrap_future(self._future).__await__()
-
-
-class _Early:
-    """A request for a worker that is not there yet.
-
-    Attributes:
-        answer: What becomes of it.
-    """
-
-    def __init__(self, kind: Callable[..., Any], fields: dict[str, Any]) -> None:
-        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._kind = kind
-        self._fields = fields
-
-    def send(self, worker: Supervisor) -> None:
-        """The worker is there."""
-        worker.ask(self._kind, **self._fields).add_done_callback(self._answered)
-
-    def fail(self, error: BaseException) -> None:
-        """There will be none."""
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-    def _answered(self, reply: asyncio.Future[Any]) -> None:
-        if look_at(reply):
-            self.fail(reply.exception() or asyncio.CancelledError())
-        elif not self.answer.done():
-            self.answer.set_result(reply.result())
 
 
 def _report(ended: replies.Ended) -> CloseReport:
