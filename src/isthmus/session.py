@@ -71,7 +71,7 @@ class Session:
     Threads: any running loop, for the methods that are awaited; they are done on the home loop.
     """
 
-    executor_type: ClassVar[type[AsyncExecutor]] = AsyncExecutor
+    _executor_type: ClassVar[type[AsyncExecutor]] = AsyncExecutor
     """What runs the cells."""
 
     def __init__(
@@ -112,7 +112,7 @@ class Session:
         with ExitStack() as undo:
             undo.callback(self.manager.close)
             self.manager.interceptors = chain
-            self.executor = self.executor_type(
+            self.executor = self._executor_type(
                 self.manager,
                 transport,
                 name,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from isthmus import CellFinished, CellResult, MemoryTransport, NamespaceSynchronizer, Session
+from isthmus.sticky import sticky_interrupts
 from support import WAIT_SECONDS, cell, eventually
 
 requirement = pytest.mark.requirement
@@ -400,6 +401,12 @@ def stubborn(context: str) -> str:
     )
 
 
+@pytest.fixture
+def nobody_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cell is interrupted at each line: as before Python 3.12, or if others have all tools."""
+    monkeypatch.setattr(sticky_interrupts, "hold", lambda *_: False)
+
+
 @contextmanager
 def gates_for(session: Session) -> Iterator[tuple[threading.Event, threading.Event]]:
     """What a stubborn cell waits for; both are open in the end."""
@@ -412,6 +419,7 @@ def gates_for(session: Session) -> Iterator[tuple[threading.Event, threading.Eve
             gate.set()
 
 
+@pytest.mark.usefixtures("nobody_insists")
 @requirement("2.5-atomic-given-up")
 async def test_a_cell_that_is_given_up_is_rolled_back_at_once_and_what_it_writes_later_is_its_own(
     make_session: Callable[..., Session], transport: MemoryTransport, context: str
@@ -427,6 +435,7 @@ async def test_a_cell_that_is_given_up_is_rolled_back_at_once_and_what_it_writes
     assert session.namespace["x"] == session.namespace["y"] == "later"
 
 
+@pytest.mark.usefixtures("nobody_insists")
 @requirement("2.5-atomic-given-up", "2.5-atomic-others")
 async def test_a_cell_that_still_runs_keeps_its_names_but_for_those_that_the_failing_one_binds(
     session: Session, context: str

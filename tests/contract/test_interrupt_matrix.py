@@ -155,6 +155,26 @@ KINDS = {
         on_main_loop="late" if BEFORE_3_12 else "stopped",
         on_other_loop="late" if BEFORE_3_12 else "stopped",
     ),
+    "an await with a finally block that awaits": python(
+        """
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.001)
+            cleaned = await asyncio.sleep(0, True)
+        """
+    ),
+    "a Python loop with a finally block that awaits": python(
+        """
+        def f():
+            while True: pass
+        try:
+            f()
+        finally:
+            await asyncio.sleep(0.001)
+            cleaned = await asyncio.sleep(0, True)
+        """
+    ),
     "an await whose cancellation is swallowed once": python(
         """
         try:
@@ -216,4 +236,5 @@ async def test_code_of_every_kind_is_stopped_given_up_or_seen(
     assert result.status == "timeout", result
     if ending == "stopped":
         assert isinstance(result.error, asyncio.CancelledError | CellInterrupted)
+        assert ("cleaned" in result.bound) == ("finally" in name)
         assert not gate.of_type(LoopBlocked)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import linecache
 import os
+import statistics
 import sys
 import threading
 import tracemalloc
@@ -26,6 +27,10 @@ a session leaves behind shows in every batch: so one batch without growth is eno
 
 BYTES = 100
 """What one session may leave behind, in bytes: less than its smallest object weighs."""
+
+MANY_SESSIONS = 5_000
+MANY_STEP = 500
+"""Between two looks; the process settles during the first step."""
 
 LEAVES = (
     cell(
@@ -75,12 +80,7 @@ def left_in_the_process() -> dict[str, int]:
 async def traced_bytes(sessions: int) -> int:
     """What Python has allocated once *sessions* more have been used and closed."""
     planted = [await use_and_close() for _ in range(sessions)]
-
-    def all_gone() -> bool:  # a thread holds its last objects until the system has ended it
-        gc.collect()
-        return not any(it() for it in planted)
-
-    await eventually(all_gone, lambda: "the end of all that the sessions held")
+    await eventually(lambda: _all_gone(planted), lambda: "the end of all that the sessions held")
     planted.clear()
     return tracemalloc.get_traced_memory()[0]
 
@@ -102,3 +102,29 @@ def test_sessions_that_are_opened_used_and_closed_leave_nothing_behind() -> None
         assert min(grown) < BYTES, grown
 
     asyncio.run(main())
+
+
+@requirement("5.5-leaks")
+@pytest.mark.timeout(240)
+def test_five_thousand_sessions_leave_no_objects_behind() -> None:
+    async def blocks_after_many() -> int:
+        planted = [await use_and_close() for _ in range(MANY_STEP)]
+        await eventually(lambda: _all_gone(planted), lambda: "the end of what sessions held")
+        planted.clear()
+        return sys.getallocatedblocks()
+
+    async def main() -> None:
+        blocks, before = [await blocks_after_many()], left_in_the_process()
+        while len(blocks) * MANY_STEP < MANY_SESSIONS:
+            blocks.append(await blocks_after_many())
+        assert left_in_the_process() == before
+        slope = statistics.linear_regression(range(len(blocks)), blocks).slope / MANY_STEP
+        assert slope < 1, blocks  # a single object that stays of each session would be one block
+
+    asyncio.run(main())
+
+
+def _all_gone(planted: list[weakref.ref[object]]) -> bool:
+    """A thread holds its last objects until the system has ended it."""
+    gc.collect()
+    return not any(it() for it in planted)

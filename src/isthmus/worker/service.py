@@ -109,7 +109,7 @@ class WorkerExecutor(AsyncExecutor):
 class WorkerSideSession(Session):
     """The session that lives here."""
 
-    executor_type: ClassVar[type[AsyncExecutor]] = WorkerExecutor
+    _executor_type: ClassVar[type[AsyncExecutor]] = WorkerExecutor
 
 
 class Service:
