@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from isthmus.collector import collector_hook
 from isthmus.failure_hooks import exception_handler_hooks, unawaited_hook
@@ -32,25 +33,35 @@ def install_hooks(
         ownership: Who is told of failures of the session's code; not held either.
         all_of_them: Without this only what keeps the process from crashing and deadlines in time.
     """
-    hooks = ExitStack()
+    removals: list[Callable[[], object]] = []
     collector_hook.install()
-    hooks.callback(collector_hook.remove)
+    removals.append(collector_hook.remove)
     watchdog.install()
-    hooks.callback(watchdog.remove)
+    removals.append(watchdog.remove)
     if all_of_them:
         runner_hooks.install(loop, namespace)
-        hooks.callback(runner_hooks.remove, loop, namespace)
+        removals.append(partial(runner_hooks.remove, loop, namespace))
         task_factory_hooks.install(loop)
-        hooks.callback(task_factory_hooks.remove, loop)
+        removals.append(partial(task_factory_hooks.remove, loop))
         exception_handler_hooks.install(loop)
-        hooks.callback(exception_handler_hooks.remove, loop)
-        hooks.callback(unawaited_hook.discard, unawaited_hook.add(ownership))
+        removals.append(partial(exception_handler_hooks.remove, loop))
+        removals.append(partial(unawaited_hook.discard, unawaited_hook.add(ownership)))
         generator_hooks.install(loop)
-        hooks.callback(generator_hooks.remove, loop)
+        removals.append(partial(generator_hooks.remove, loop))
         stream_hooks.install()
-        hooks.callback(stream_hooks.remove)
+        removals.append(stream_hooks.remove)
         thread_hooks.install()
-        hooks.callback(thread_hooks.remove)
+        removals.append(thread_hooks.remove)
         if main_thread_interrupts.install():
-            hooks.callback(main_thread_interrupts.remove)
-    return hooks.close
+            removals.append(main_thread_interrupts.remove)
+    return partial(_remove, removals)
+
+
+def _remove(removals: list[Callable[[], object]]) -> None:
+    """Call *removals*, last first; all of them, though one fails.
+
+    They wait in a list, as an ExitStack would weigh 7 kB in each session.
+    """
+    with ExitStack() as hooks:
+        for removal in removals:
+            hooks.callback(removal)

@@ -94,7 +94,7 @@ class SourceBook:
         # outlive theirs.
         self._holders: dict[str, int] = {}
         self._survivors: set[_CodeRef] = set()
-        self._dead: deque[_CodeRef] = deque()
+        self._dead: list[_CodeRef] = []
         self._classes = _ClassText()
         self._class_lines: dict[str, list[int]] = {}
         self._retired: deque[int] = deque()
@@ -181,7 +181,7 @@ class SourceBook:
         """Count off the code objects that have died."""
         while self._dead:
             try:
-                survivor = self._dead.popleft()
+                survivor = self._dead.pop()
             except IndexError:  # another thread, compiling too, was quicker
                 return
             self._survivors.discard(survivor)
