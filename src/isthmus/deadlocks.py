@@ -14,10 +14,11 @@ import concurrent.futures
 import concurrent.futures.thread
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 from types import CodeType, FrameType
 from typing import Any
+
+from isthmus.frames import stack_from, stack_in, uncollected
 
 _JOIN = threading.Thread.join.__code__
 _RESULTS: frozenset[CodeType] = frozenset({Future.result.__code__, Future.exception.__code__})
@@ -35,19 +36,13 @@ def loop_waiting_for_this_thread(loop_thread: int) -> str | None:
     Returns:
         The file and line of the nearest code that is not Python's own waiting.
     """
-    top = sys._current_frames().get(loop_thread)
+    stack = stack_in(loop_thread)
     mine = threading.current_thread(), _future_computed_here()
-    if not any(_waits_for(frame, *mine) for frame in _stack(top)):
+    if not any(_waits_for(frame, *mine) for frame in stack):
         return None
-    outside = (it for it in _stack(top) if it.f_code.co_filename not in _LIBRARY)
+    outside = (it for it in stack if it.f_code.co_filename not in _LIBRARY)
     frame = next(outside, None)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "its own code"
-
-
-def _stack(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def _waits_for(frame: FrameType, thread: threading.Thread, future: Future[Any] | None) -> bool:
@@ -55,7 +50,8 @@ def _waits_for(frame: FrameType, thread: threading.Thread, future: Future[Any] |
     code = frame.f_code
     if code is not _JOIN and code is not _WAIT and code not in _RESULTS:
         return False
-    values = frame.f_locals
+    with uncollected():
+        values = frame.f_locals
     if values.get("timeout") is not None:
         return False
     if code is _WAIT:
@@ -67,7 +63,7 @@ def _waits_for(frame: FrameType, thread: threading.Thread, future: Future[Any] |
 
 def _future_computed_here() -> Future[Any] | None:
     """The future of the executor's job that the calling thread runs, if it runs one."""
-    for frame in _stack(sys._getframe(1)):
+    for frame in stack_from(sys._getframe(1)):
         if frame.f_code is _WORK:
             future: Future[Any] | None = frame.f_locals["self"].future
             return future

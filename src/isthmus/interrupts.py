@@ -34,18 +34,10 @@ from types import CodeType, FrameType
 from typing import Any
 
 from isthmus.errors import CellInterrupted
+from isthmus.frames import Stack, stack_from, stack_in, uncollected
 from isthmus.jobs import Job, ancestry
 from isthmus.portal import await_for
-from isthmus.stacks import (
-    Stack,
-    codes_of,
-    codes_where_it_waits,
-    job_of,
-    may_be_struck,
-    stack_from,
-    stack_in,
-    uncollected,
-)
+from isthmus.stacks import codes_of, codes_where_it_waits, job_of, may_be_struck
 from isthmus.sticky import sticky_interrupts
 from isthmus.strikes import strikes
 from isthmus.tracebacks import is_ours

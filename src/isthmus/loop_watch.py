@@ -18,8 +18,9 @@ import time
 import weakref
 from typing import Any, Protocol
 
+from isthmus.frames import stack_in
 from isthmus.jobs import JobOwner
-from isthmus.stacks import is_of_loop, job_of, stack_in, stack_of_thread
+from isthmus.stacks import is_of_loop, job_of, stack_of_thread
 from isthmus.watchdog import watchdog
 
 LOOKS = 4

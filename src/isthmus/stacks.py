@@ -11,21 +11,16 @@ Assumes: the interpreter lock, so that no frame moves while the frames of a thre
 from __future__ import annotations
 
 import asyncio
-import gc
 import selectors
-import sys
 import traceback
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import accumulate, chain, islice, repeat
-from operator import itemgetter
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from isthmus.frames import Stack, stack_from, stack_in
 from isthmus.jobs import Job, outside_cells
 from isthmus.portal import await_for, suspended_stack
 from isthmus.tracebacks import is_ours
@@ -42,9 +37,6 @@ _FINALIZERS = (weakref.__file__, WeakSet.__init__.__code__.co_filename)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Stack = list[FrameType]
-"""The frames of one thread or greenlet, innermost first."""
-
 Place = tuple[FrameType, int]
 """A frame and the line at which it stands."""
 
@@ -59,50 +51,6 @@ def passes_on(function: F) -> F:
     """
     _passing_on.add(function.__code__)
     return function
-
-
-def stack_from(frame: FrameType | None) -> Stack:
-    """*frame* and its callers. For a stack that does not move: the calling thread's, or a parked
-    greenlet's.
-    """
-    frames = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Look at another thread without a collection of garbage in between.
-
-    Before Python 3.12 one may begin at any allocation, and run code in Python: the other thread
-    goes on while a frame object is made for a frame that it leaves, or waits for a lock of
-    CPython's that is held meanwhile. The one crashes, the other hangs.
-    """
-    collects = sys.version_info < (3, 12) and gc.isenabled()
-    if collects:
-        gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
-def stack_in(thread: int) -> Stack:
-    """The frames of the thread of this identifier. Threads: any.
-
-    Taken in one step, which holds the interpreter lock throughout.
-    """
-    top = islice(map(itemgetter(thread), iter(sys._current_frames, None)), 1)
-    frames: deque[FrameType] = deque()
-    # The outermost frame's is None, or there is no such thread.
-    with uncollected(), suppress(AttributeError, KeyError):
-        frames.extend(accumulate(chain(top, repeat("f_back")), getattr))
-    if frames and frames[-1] is None:
-        frames.pop()
-    return list(frames)
 
 
 def job_of(stack: Stack) -> tuple[Job | None, bool]:

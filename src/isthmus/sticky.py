@@ -18,8 +18,9 @@ from types import CodeType
 from typing import Any
 
 from isthmus.errors import CellInterrupted
+from isthmus.frames import stack_from
 from isthmus.jobs import Job, ancestry
-from isthmus.stacks import job_of, may_be_struck, stack_from
+from isthmus.stacks import job_of, may_be_struck
 
 _TOOL_IDS = (4, 3, 5, 2, 1, 0)
 """In the order of preference: 3 and 4 belong to nobody, 0, 1, 2 and 5 to debuggers, coverage,

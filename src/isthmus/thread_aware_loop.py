@@ -35,6 +35,7 @@ from threading import get_ident
 from types import FrameType
 from typing import Any
 
+from isthmus.frames import stack_in
 from isthmus.portal import crossing_here
 
 if sys.platform == "win32":
@@ -75,12 +76,7 @@ class _Visit:
 
     def may_begin(self) -> bool:
         """Whether the function has been left."""
-        if self._frame is None:
-            return True
-        current = sys._current_frames().get(self._thread)
-        while current is not None and current is not self._frame:
-            current = current.f_back
-        return current is None
+        return self._frame is None or self._frame not in stack_in(self._thread)
 
 
 def _on_its_thread(name: str) -> Any:
