@@ -34,9 +34,10 @@ from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import Value
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.flight import Flight, loaded
+from isthmus.worker.fork_server import ForkServer
+from isthmus.worker.launch import Launch
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.lives import Lives
-from isthmus.worker.process import Launch
 from isthmus.worker.supervisor import Supervisor, look_at
 
 T = TypeVar("T")
@@ -69,6 +70,7 @@ class WorkerSession:
         cwd: The worker's working directory; None for the host's.
         env: Its environment; None for the host's.
         limits: What it may use of the machine.
+        fork_server: Have this one fork the worker, which is quicker than starting an interpreter.
         start_timeout: Seconds that it may take to start.
         grace_seconds: How long it may take to do what it was told, to end a cell above all, before
             it is killed.
@@ -101,6 +103,7 @@ class WorkerSession:
         cwd: str | PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         limits: WorkerLimits | None = None,
+        fork_server: ForkServer | None = None,
         start_timeout: float = START_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
         unpickle: bool = False,
@@ -114,7 +117,10 @@ class WorkerSession:
         self.unpickle = unpickle
         start_seconds = checked_seconds(start_timeout, "start_timeout")
         self._grace = grace = checked_seconds(grace_seconds, "grace_seconds") or 0.0
-        launch = Launch(python or sys.executable, cwd, env, limits or WorkerLimits())
+        if fork_server is not None and python is not None:
+            raise ValueError("a worker that is forked has the interpreter of its fork server")
+        interpreter = python or (fork_server.python if fork_server else sys.executable)
+        launch = Launch(interpreter, cwd, env, limits or WorkerLimits(), fork_server)
         emitter = Emitter(transport)
         options: dict[str, Any] = {
             "name": name,

@@ -32,7 +32,8 @@ from isthmus.wire.frames import Buffer, Received
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.connection import Convert, HostConnection
 from isthmus.worker.flight import Flight
-from isthmus.worker.process import Launch, WorkerProcess
+from isthmus.worker.launch import Launch
+from isthmus.worker.process import WorkerProcess
 
 NUDGE_SECONDS = 0.02
 """How soon to signal again a worker that was in code of ours, where it does not read messages."""
@@ -128,6 +129,7 @@ class Supervisor:
             await self._loop.create_unix_connection(lambda: self._connection, sock=ours)
             undo.pop_all()
             theirs.close()
+        await self._process.started()
 
     # -- messages ----------------------------------------------------------------------------
 
@@ -339,7 +341,7 @@ class Supervisor:
         elif ending.signal is not None:
             how = f"was ended by {ending.signal}"
         elif ending.exit_code is None:
-            how = "has ended, and its exit status was taken by other code of this process"
+            how = f"has ended, and {ending.why_unknown}"
         else:
             how = f"has ended with exit code {ending.exit_code}"
         peak = (
