@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ from isthmus.worker.flight import Flight
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.lives import Lives
 from isthmus.worker.process import Launch
+from isthmus.worker.standstill import StandstillWatch
 from isthmus.worker.supervisor import Supervisor, look_at
 
 T = TypeVar("T")
@@ -151,9 +153,12 @@ class WorkerSession:
             "mime": emitter.wants_mime,
         }
 
+        blocked = options["blocked_seconds"] if emitter.active else None
+
         def new_supervisor() -> Supervisor:
             flight = Flight(name, emitter, output_limit, unpickle)
-            return Supervisor(launch, flight, functions, grace)
+            watch = partial(StandstillWatch, flight, name, blocked) if blocked else None
+            return Supervisor(launch, flight, functions, grace, watch)
 
         # Neither of these holds the session: their processes do not keep it alive.
         self._lives = lives = Lives(
@@ -307,6 +312,7 @@ class WorkerSession:
 
         announce = bool(flight.cells)
         flight.add(number)
+        worker.note_cell()
         try:
             asked = worker.ask_numbered(
                 kind, result, buffers, cell=number, announce=announce, **fields
