@@ -130,9 +130,9 @@ async def test_a_standstill_is_told_once_and_again_after_an_answer() -> None:
     assert (event.session, event.cell, event.stack) == ("demo", 7, STACK)
     for _ in range(3):
         await asyncio.sleep(0.001)
-    assert len(it.pings) == len(it.transport) == 1
+    assert len(it.pings) == len(list(it.transport)) == 1
     it.pings[0].set_result(None)
-    await eventually(lambda: len(it.transport) == 2)
+    await eventually(lambda: len(list(it.transport)) == 2)
     it.watch.close()
 
 
