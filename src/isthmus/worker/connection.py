@@ -46,6 +46,14 @@ class HostConnection(asyncio.BufferedProtocol):
         self._fault: ProtocolError | None = None
         self._transport: asyncio.Transport | None = None
 
+    def serve(
+        self,
+        on_message: Callable[[Received[Any]], object],
+        on_lost: Callable[[ProtocolError | None], object],
+    ) -> None:
+        """Call others from now on."""
+        self._on_message, self._on_lost = on_message, on_lost
+
     # -- asyncio's side ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -601,8 +601,12 @@ class WorkerSession:
         return self._close_report or CloseReport()
 
     async def __aenter__(self) -> WorkerSession:
-        """Start the process."""
-        await self.start()
+        """Start the process; where that fails or is cancelled, nothing is left of it."""
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

@@ -62,6 +62,7 @@ class Supervisor:
         death: What it died of; None as long as it lives.
         flight: The cells that it runs.
         reason: Why it was killed; empty unless it was.
+        is_closing: It was told to end.
     """
 
     def __init__(
@@ -85,17 +86,17 @@ class Supervisor:
         self._is_lost = False
         self._fault: ProtocolError | None = None
         self.reason = ""
-        self._is_closing = False
+        self.is_closing = False
         self._chores: set[asyncio.Task[None]] = set()
         self._standstill = standstill(self._ping) if standstill is not None else None
 
     # -- the start ---------------------------------------------------------------------------
 
-    async def start(self, opening: dict[str, Any], timeout: float | None) -> None:
-        """Start the process and open the session in it.
+    async def start(self, opening: dict[str, Any] | None, timeout: float | None) -> None:
+        """Start the process, unless it waits already, and open the session in it.
 
         Arguments:
-            opening: The fields of ``Open``.
+            opening: The fields of ``Open``; None opens nothing, and lets the worker wait.
             timeout: Seconds for all of it; None sets no bound.
 
         Raises:
@@ -108,10 +109,12 @@ class Supervisor:
         is_open = False
         try:
             async with asyncio.timeout(timeout):
-                await self._connect()
-                self._connection.send(handshake.Hello(handshake.VERSIONS, software=SOFTWARE))
-                await self._greeted
-                await self.ask(requests.Open, **opening)
+                if self._process is None and self.death is None:
+                    await self._connect()
+                    self._connection.send(handshake.Hello(handshake.VERSIONS, software=SOFTWARE))
+                    await self._greeted
+                if opening is not None:
+                    await self.ask(requests.Open, **opening)
             is_open = True
         except TimeoutError as error:
             raise self._start_error(f"it did not answer in {timeout} s") from error
@@ -121,6 +124,23 @@ class Supervisor:
             if not is_open and self._process is not None:
                 self._process.kill()
                 await asyncio.wait({self._ended})
+
+    def adopt(self, waiting: Supervisor) -> None:
+        """Take over the process of *waiting*, in which nothing was opened yet.
+
+        What it has written until now stays there. *waiting* is not to be used any more.
+        """
+        self._connection, self._process = waiting._connection, waiting._process
+        self._is_lost, self._fault = waiting._is_lost, waiting._fault
+        self.death, self.reason = waiting.death, waiting.reason
+        waiting._process = None
+        self._connection.serve(self._take, self._lost)
+        if self._process is not None:
+            self._process.serve(self.flight.capture, self._exited)
+
+    def when_ended(self, function: Callable[[], object]) -> None:
+        """Have *function* called once the process has ended."""
+        self._ended.add_done_callback(lambda _: function())
 
     def _start_error(self, what: str) -> WorkerStartError:
         if self._process is not None:
@@ -250,7 +270,7 @@ class Supervisor:
 
         A loop that goes round does what a session does: a cell that will not end is left behind.
         """
-        if self.death is not None or self._is_closing:
+        if self.death is not None or self.is_closing:
             return
         free = self._ping()
         deadline = self._loop.time() + self._grace
@@ -283,12 +303,13 @@ class Supervisor:
         Cancel: the process is killed.
         """
         ended: replies.Ended | None = None
-        self._is_closing = True
+        self.is_closing = True
         try:
             if self.death is None:
                 for cell in self.flight.cells:
                     self.ask(requests.Interrupt, cell=cell).add_done_callback(look_at)
                 future = self.ask(requests.Close, timeout=timeout)
+                future.add_done_callback(look_at)  # this may be cancelled, and nobody wait for it
                 await self._nudge(future, CLOSING_STEPS * timeout + self._grace)
                 if future.done() and not look_at(future):
                     ended = future.result()
