@@ -93,6 +93,7 @@ from isthmus.sessions import AnySession, open_session
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
 from isthmus.values import PackedValue, RemoteRepr
+from isthmus.wire.parts import NameDescription
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.session import WorkerSession
 
@@ -151,6 +152,7 @@ __all__ = [
     "MemoryTransport",
     "MessageTooLargeError",
     "MimeBundle",
+    "NameDescription",
     "NamespaceManager",
     "NamespaceSynchronizer",
     "NamespaceUpdated",

@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import astuple
 from typing import Any, ClassVar
 
 from isthmus.cell_run import CellRun
@@ -23,16 +24,15 @@ from isthmus.ending import CloseReport
 from isthmus.errors import MessageTooLargeError, ProtocolError
 from isthmus.events import CellResult, Display, Event, Output, OutputDropped
 from isthmus.executor import AsyncExecutor
+from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
-from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.remote_failures import failure_of
 from isthmus.session import Session
-from isthmus.tracebacks import safe_repr
-from isthmus.values import PackedValue, pack, type_name
+from isthmus.values import TEXT_CHARACTERS, PackedValue, pack
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
-from isthmus.wire.parts import NameDescription, Value
+from isthmus.wire.parts import Owned, Value
 from isthmus.worker.capture import Capture
 from isthmus.worker.link import Link
 from isthmus.worker.remote_capability import Calls, RemoteCapability
@@ -287,6 +287,7 @@ class Service:
             coroutine_policy=message.coroutine_policy,
             output_limit=DEFAULT_OUTPUT_LIMIT if limit is None else limit,
             late_output=message.late_output,
+            blocked_seconds=message.blocked_seconds,
             hooks=message.hooks,
         )
         assert isinstance(session.executor, WorkerExecutor)
@@ -427,20 +428,15 @@ class Service:
         return replies.Done(message.id)
 
     def _snapshot(self, message: requests.Snapshot, _: Any, buffers: list[Buffer]) -> Any:
-        found = self.session.snapshot()
+        found: dict[str, Any] = self.session.snapshot()
         if message.names is not None:
             found = {name: found[name] for name in message.names if name in found}
         packed = {name: self._packed(value, buffers) for name, value in found.items()}
         return replies.Snapshotted(message.id, packed)
 
     def _view(self, message: requests.View, _: Any, __: Any) -> Any:
-        view = NamespaceView(self.session.name, self.session.namespace)
-        size = message.text_characters
-        names = tuple(
-            NameDescription(name, type_name(value), safe_repr(value)[:size] if size else "")
-            for name, value in view.items()
-        )
-        return replies.Viewed(message.id, names)
+        names = described_names(self.session.view, message.text_characters)
+        return replies.Viewed(message.id, tuple(names))
 
     # -- capabilities ------------------------------------------------------------------------
 
@@ -463,7 +459,8 @@ class Service:
     # -- coroutines --------------------------------------------------------------------------
 
     def _list_pending(self, message: requests.ListPending, _: Any, __: Any) -> Any:
-        return replies.Pending(message.id, tuple(self.session.pending_coroutines))
+        names = described_names(self.session.pending_coroutines, TEXT_CHARACTERS)
+        return replies.Viewed(message.id, tuple(names))
 
     async def _await_pending(self, message: requests.AwaitPending) -> tuple[Any, list[Buffer]]:
         settled = await self.session.await_pending_coroutines(message.timeout)
@@ -478,6 +475,19 @@ class Service:
     async def _clean_up(self, message: requests.CleanUp) -> tuple[Any, list[Buffer]]:
         stubborn = await self.session.manager.cleanup_coroutines(message.timeout)
         return replies.Pending(message.id, stubborn), []
+
+    # -- the ledger --------------------------------------------------------------------------
+
+    def _list_ledger(self, message: requests.ListLedger, _: Any, __: Any) -> Any:
+        entries = tuple(Owned(*astuple(it)) for it in self.session.ledger())
+        return replies.Listed(message.id, entries)
+
+    def _take_census(self, message: requests.TakeCensus, _: Any, __: Any) -> Any:
+        counts = {str(kind): number for kind, number in self.session.census().items()}
+        return replies.Counted(message.id, counts)
+
+    def _report(self, message: requests.Report, _: Any, __: Any) -> Any:
+        return replies.Reported(message.id, str(self.session.report()))
 
 
 def _ended(request: int, report: CloseReport) -> replies.Ended:
@@ -519,4 +529,7 @@ _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.ListPending: Service._list_pending,
     requests.AwaitPending: _taking_time(Service._await_pending),
     requests.CleanUp: _taking_time(Service._clean_up),
+    requests.ListLedger: Service._list_ledger,
+    requests.TakeCensus: Service._take_census,
+    requests.Report: Service._report,
 }
