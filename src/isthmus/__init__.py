@@ -94,6 +94,7 @@ from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
 from isthmus.values import PackedValue, RemoteRepr
 from isthmus.wire.parts import NameDescription
+from isthmus.worker.fork_server import ForkServer
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.session import WorkerSession
 
@@ -138,6 +139,7 @@ __all__ = [
     "ForeignLoopError",
     "ForeignTaskError",
     "ForeignThreadError",
+    "ForkServer",
     "ForkedProcessError",
     "Interceptor",
     "InternalError",

@@ -28,7 +28,8 @@ OF_THE_PROCESS = {"pid", "start", "restart", "unpickle"}
 """What only a worker has: a process, and whether pickles of it are loaded."""
 
 OPTIONS_OF_THE_PROCESS = {
-    *("python", "cwd", "env", "limits", "start_timeout", "grace_seconds", "unpickle"),
+    *("python", "cwd", "env", "limits", "fork_server"),
+    *("start_timeout", "grace_seconds", "unpickle"),
 }
 """How that is started, and what it may do."""
 

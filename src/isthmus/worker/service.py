@@ -135,6 +135,7 @@ class Service:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
         self._loop = asyncio.get_running_loop()
+        self._started = time.monotonic()
         self.tells_all = False
         self.done = self._loop.create_future()
 
@@ -317,7 +318,7 @@ class Service:
             memory_bytes=usage.memory_bytes,
             peak_memory_bytes=usage.peak_memory_bytes,
             cpu_seconds=usage.cpu_seconds,
-            uptime=time.monotonic() - _STARTED,
+            uptime=time.monotonic() - self._started,
         )
         self._link.send(pong)
 
@@ -501,9 +502,6 @@ def _ended(request: int, report: CloseReport) -> replies.Ended:
         coroutines=report.coroutines,
         async_generators=report.async_generators,
     )
-
-
-_STARTED = time.monotonic()
 
 
 def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:

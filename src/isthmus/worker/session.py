@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
@@ -45,9 +46,11 @@ from isthmus.worker.answers import (
 )
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.flight import Flight
+from isthmus.worker.fork_server import ForkServer
+from isthmus.worker.launch import Launch
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.lives import Lives
-from isthmus.worker.process import Launch
+from isthmus.worker.standstill import StandstillWatch
 from isthmus.worker.supervisor import Supervisor, look_at
 
 T = TypeVar("T")
@@ -89,6 +92,7 @@ class WorkerSession:
         cwd: The worker's working directory; None for the host's.
         env: Its environment; None for the host's.
         limits: What it may use of the machine.
+        fork_server: Have this one fork the worker, which is quicker than starting an interpreter.
         start_timeout: Seconds that it may take to start.
         grace_seconds: How long it may take to do what it was told, to end a cell above all, before
             it is killed.
@@ -122,6 +126,7 @@ class WorkerSession:
         cwd: str | PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         limits: WorkerLimits | None = None,
+        fork_server: ForkServer | None = None,
         start_timeout: float = START_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
         unpickle: bool = False,
@@ -135,7 +140,10 @@ class WorkerSession:
         self.unpickle = unpickle
         start_seconds = checked_seconds(start_timeout, "start_timeout")
         self._grace = grace = checked_seconds(grace_seconds, "grace_seconds") or 0.0
-        launch = Launch(python or sys.executable, cwd, env, limits or WorkerLimits())
+        if fork_server is not None and python is not None:
+            raise ValueError("a worker that is forked has the interpreter of its fork server")
+        interpreter = python or (fork_server.python if fork_server else sys.executable)
+        launch = Launch(interpreter, cwd, env, limits or WorkerLimits(), fork_server)
         emitter = Emitter(transport)
         options: dict[str, Any] = {
             "name": name,
@@ -151,9 +159,12 @@ class WorkerSession:
             "mime": emitter.wants_mime,
         }
 
+        blocked = options["blocked_seconds"] if emitter.active else None
+
         def new_supervisor() -> Supervisor:
             flight = Flight(name, emitter, output_limit, unpickle)
-            return Supervisor(launch, flight, functions, grace)
+            watch = partial(StandstillWatch, flight, name, blocked) if blocked else None
+            return Supervisor(launch, flight, functions, grace, watch)
 
         # Neither of these holds the session: their processes do not keep it alive.
         self._lives = lives = Lives(
@@ -307,6 +318,7 @@ class WorkerSession:
 
         announce = bool(flight.cells)
         flight.add(number)
+        worker.note_cell()
         try:
             asked = worker.ask_numbered(
                 kind, result, buffers, cell=number, announce=announce, **fields
