@@ -85,7 +85,16 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "thread_hooks": frozenset({"_prepared.run"}),
     "transport": frozenset({"Emitter.has_room", "Emitter.send"}),
     "values": frozenset({"PackedValue._unpickle", "pack"}),
-    "worker": frozenset({"HostFunctions._answer", "Service._do", "Service._finish", "_raised"}),
+    "worker": frozenset(
+        {
+            "HostFunctions._answer",
+            "Service._do",
+            "Service._finish",
+            "Service._see_to",
+            "_raised",
+            "_steps",
+        }
+    ),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
 """Functions in which ``except Exception`` or ``except BaseException`` may stand."""
