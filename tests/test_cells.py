@@ -316,6 +316,30 @@ def test_two_threads_may_compile_at_once() -> None:
     assert not failures
 
 
+def test_another_parse_may_come_between() -> None:
+    class Parses:
+        """Garbage that parses while it is collected, as another thread may when one is switched."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            compile("a + (b + (c + (d + e)))", "x", "exec", ast.PyCF_ONLY_AST)
+
+    text = "await f()\n" + "x = [a, [b, [c, f(1, [2, 3])]]]\n" * 300
+    threshold = gc.get_threshold()
+    gc.collect()
+    try:
+        for number in range(20):
+            gc.set_threshold(0)
+            for _ in range(5):
+                Parses()
+            gc.set_threshold(700)  # in the middle of what is made for this many lines
+            assert compile_cell(text, blocking=True, number=number).blocking
+    finally:
+        gc.set_threshold(*threshold)
+
+
 @given(st.text())
 def test_any_text_compiles_or_is_a_syntax_error(text: str) -> None:
     with warnings.catch_warnings():

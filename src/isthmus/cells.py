@@ -367,10 +367,21 @@ def _compile_deep(source: str, filename: str, flags: int) -> _Parts:
     return body_code, compile(expression, filename, "eval", flags, dont_inherit=True)
 
 
+_PARSES = 10
+"""How often to parse a text. CPython before 3.11.8 counts how deep it is for all threads in one
+place, and ends with a SystemError when another parse has come between (gh-106905)."""
+
+
 def _parse(source: str, filename: str, flags: int) -> ast.Module:
     # A byte order mark is how some editors begin a file; within a str it would be an error.
     text = source.removeprefix("\ufeff")
-    tree = compile(text, filename, "exec", _TREE | flags, dont_inherit=True)
+    for left in reversed(range(_PARSES)):
+        try:
+            tree = compile(text, filename, "exec", _TREE | flags, dont_inherit=True)
+            break
+        except SystemError:
+            if not left:
+                raise
     assert isinstance(tree, ast.Module)
     return tree
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import linecache
 import os
+import statistics
 import sys
 import threading
 import tracemalloc
 import weakref
+from types import AsyncGeneratorType, CoroutineType
 
 import pytest
 
 from isthmus import Session
-from support import cell, eventually
+from support import cell, eventually, run_in_child
 
 requirement = pytest.mark.requirement
 
@@ -26,6 +29,12 @@ a session leaves behind shows in every batch: so one batch without growth is eno
 
 BYTES = 100
 """What one session may leave behind, in bytes: less than its smallest object weighs."""
+
+MANY_SESSIONS = 5_000
+MANY_STEP = 500
+"""Between two looks; the process settles during the first step."""
+
+_COROUTINES = (CoroutineType, AsyncGeneratorType)
 
 LEAVES = (
     cell(
@@ -48,14 +57,19 @@ LEAVES = (
 )
 
 
-async def use_and_close() -> weakref.ref[object]:
-    """Have one session leave a task, coroutines, an async generator and a thread, and close it."""
+async def use_and_close(*, count: bool = True) -> weakref.ref[object]:
+    """Have one session leave a task, coroutines, an async generator and a thread, and close it.
+
+    Arguments:
+        count: compare its ledger with a sweep of the whole heap, which takes longer than the rest.
+    """
     async with Session("leak") as session:
         for source, context in zip(LEAVES, ("async", "sync", "thread"), strict=True):
             result = await session.run(source, context=context)
             assert result.error is None, result
         planted = weakref.ref(session.namespace["planted"])
-        assert {it.kind for it in session.ledger()} == set(session.census())
+        if count:
+            assert {it.kind for it in session.ledger()} == set(session.census())
         report = await session.close()
         assert report.clean, report
     return planted
@@ -69,14 +83,19 @@ def left_in_the_process() -> dict[str, int]:
         "descriptors": len(os.listdir("/proc/self/fd")),
         "sources": len(linecache.cache),
         "modules": len(sys.modules),
+        "coroutines": sum(isinstance(it, _COROUTINES) for it in gc.get_objects()),
     }
+
+
+async def use_and_close_many(sessions: int, *, count: bool = True) -> None:
+    """Do so one after the other; what was planted in each is dead in the end."""
+    planted = [await use_and_close(count=count) for _ in range(sessions)]
+    await eventually(lambda: _all_gone(planted), lambda: "the end of all that the sessions held")
 
 
 async def traced_bytes(sessions: int) -> int:
     """What Python has allocated once *sessions* more have been used and closed."""
-    planted = [await use_and_close() for _ in range(sessions)]
-    await eventually(lambda: _all_gone(planted), lambda: "the end of all that the sessions held")
-    planted.clear()
+    await use_and_close_many(sessions)
     return tracemalloc.get_traced_memory()[0]
 
 
@@ -97,6 +116,24 @@ def test_sessions_that_are_opened_used_and_closed_leave_nothing_behind() -> None
         assert min(grown) < BYTES, grown
 
     asyncio.run(main())
+
+
+async def show_many_sessions() -> None:
+    """Print, after each step, how many blocks of memory Python holds, and what else there is."""
+    for _ in range(MANY_SESSIONS // MANY_STEP):
+        await use_and_close_many(MANY_STEP, count=False)
+        print(json.dumps([sys.getallocatedblocks(), left_in_the_process()]), flush=True)
+
+
+@requirement("5.5-leaks")
+@pytest.mark.timeout(400)
+def test_five_thousand_sessions_leave_no_objects_behind() -> None:
+    program = "import asyncio, test_leak_contract as it; asyncio.run(it.show_many_sessions())"
+    shown = run_in_child(program, seconds=360).stdout.splitlines()
+    blocks, left = zip(*map(json.loads, shown), strict=True)
+    assert left == left[:1] * (MANY_SESSIONS // MANY_STEP)
+    slope = statistics.linear_regression(range(len(blocks)), blocks).slope / MANY_STEP
+    assert slope < 1, blocks  # one object that stays of each session would be a block or more
 
 
 def _all_gone(planted: list[weakref.ref[object]]) -> bool:
