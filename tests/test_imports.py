@@ -87,7 +87,15 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "transport": frozenset({"Emitter.has_room", "Emitter.send"}),
     "values": frozenset({"PackedValue._unpickle", "pack"}),
     "worker": frozenset(
-        {"HostFunctions._answer", "Service._do", "Service._finish", "_preloaded", "_raised"}
+        {
+            "HostFunctions._answer",
+            "Service._do",
+            "Service._finish",
+            "Service._see_to",
+            "_preloaded",
+            "_raised",
+            "_steps",
+        }
     ),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
