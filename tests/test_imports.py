@@ -56,7 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cell_thread", "delegates", "generator_hooks", "interceptors", "ownership"),
     ("census", "failure_hooks", "ledger", "visitors"),
     ("home", "thread_hooks"),
-    ("adapters", "background_loop", "loop_calls", "runners"),
+    ("adapters", "background_loop", "loop_calls", "runners", "winding_down"),
     ("capabilities", "runner_hooks"),
     ("hook_set",),
     ("async_namespace",),
@@ -87,7 +87,15 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "transport": frozenset({"Emitter.has_room", "Emitter.send"}),
     "values": frozenset({"PackedValue._unpickle", "pack"}),
     "worker": frozenset(
-        {"HostFunctions._answer", "Service._do", "Service._finish", "_preloaded", "_raised"}
+        {
+            "HostFunctions._answer",
+            "Service._do",
+            "Service._finish",
+            "Service._see_to",
+            "_preloaded",
+            "_raised",
+            "_steps",
+        }
     ),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }

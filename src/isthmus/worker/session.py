@@ -45,6 +45,7 @@ from isthmus.worker.answers import (
     text_of,
 )
 from isthmus.worker.callbacks import HostFunctions
+from isthmus.worker.connection import Answer
 from isthmus.worker.flight import Flight
 from isthmus.worker.fork_server import ForkServer
 from isthmus.worker.launch import Launch
@@ -309,23 +310,19 @@ class WorkerSession:
         self, kind: Callable[..., Any], buffers: Sequence[Buffer], **fields: Any
     ) -> CellResult:
         """Have a cell run, to its outcome or to the end of its time."""
-        worker = await self._lives.worker()
+        worker = self._lives.supervisor or await self._lives.worker()
         flight = worker.flight
         self._number = number = self._number + 1
-
-        def result(received: Received[Any]) -> CellResult:
-            return flight.result(received.message, received.buffers)
-
-        announce = bool(flight.cells)
         flight.add(number)
         worker.note_cell()
         try:
-            asked = worker.ask_numbered(
-                kind, result, buffers, cell=number, announce=announce, **fields
-            )
+            make = partial(kind, cell=number, **fields)
+            request, outcome = worker.ask_numbered(make, flight.result, buffers)
+            outcome.leave = partial(self._cancel, worker, number, request, outcome)
             if fields["timeout"] in (None, float("inf")):
-                return await self._outcome(worker, number, *asked)
-            return await self._outcome_in_time(worker, number, *asked, fields)
+                result: CellResult = await outcome
+                return result
+            return await self._outcome_in_time(worker, number, outcome, fields)
         finally:
             flight.drop(number)
 
@@ -333,8 +330,7 @@ class WorkerSession:
         self,
         worker: Supervisor,
         number: int,
-        request: int,
-        outcome: asyncio.Future[CellResult],
+        outcome: Answer,
         fields: Mapping[str, Any],
     ) -> CellResult:
         """Wait for an outcome; the worker itself sees to the deadline, unless it hangs."""
@@ -342,7 +338,8 @@ class WorkerSession:
         latest = fields["timeout"] + self._grace
         alarm = asyncio.get_running_loop().call_later(latest, worker.kill, overdue)
         try:
-            return await self._outcome(worker, number, request, outcome)
+            result: CellResult = await outcome
+            return result
         except WorkerDied as death:
             if worker.reason != overdue:
                 raise
@@ -351,19 +348,10 @@ class WorkerSession:
         finally:
             alarm.cancel()
 
-    async def _outcome(
-        self, worker: Supervisor, number: int, request: int, outcome: asyncio.Future[CellResult]
-    ) -> CellResult:
-        """Wait for an outcome; where the caller is cancelled, for the end of the cell."""
-        try:
-            return await asyncio.shield(outcome)
-        except asyncio.CancelledError:
-            if not outcome.done():
-                worker.send(callbacks.Cancel(request))
-                worker.pursue((number,), outcome, f"cell {number} could not be cancelled")
-                await asyncio.wait({outcome})
-            look_at(outcome)
-            raise
+    def _cancel(self, worker: Supervisor, number: int, request: int, outcome: Answer) -> None:
+        """Whoever waits for the outcome of a cell is cancelled: so is the cell."""
+        worker.send(callbacks.Cancel(request))
+        worker.pursue((number,), outcome, f"cell {number} could not be cancelled")
 
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop a cell: the one with this number, or all that run.

@@ -26,11 +26,10 @@ from isthmus.errors import (
     WorkerStartError,
 )
 from isthmus.events import Event
-from isthmus.remote_failures import error_of
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.worker.callbacks import HostFunctions
-from isthmus.worker.connection import Convert, HostConnection
+from isthmus.worker.connection import Answer, Convert, HostConnection
 from isthmus.worker.flight import Flight
 from isthmus.worker.launch import Launch
 from isthmus.worker.process import WorkerProcess
@@ -180,24 +179,22 @@ class Supervisor:
             WorkerDied: There is nobody to ask.
             MessageTooLargeError: It is more than the worker takes. Nothing was sent.
         """
-        return self.ask_numbered(kind, convert, buffers, **fields)[1]
+        return self.ask_numbered(lambda number: kind(number, **fields), convert, buffers)[1]
 
     def ask_numbered(
         self,
-        kind: Callable[..., Any],
+        make: Callable[[int], Any],
         convert: Convert | None = None,
         buffers: Sequence[Buffer] = (),
-        **fields: Any,
-    ) -> tuple[int, asyncio.Future[Any]]:
-        """The same, with the id of the request."""
+    ) -> tuple[int, Answer]:
+        """Send the request that *make* makes of an id; the id, and the same as above."""
         if self.death is not None:
             raise _copied(self.death)
         if self._is_lost:  # its end will be here in a moment, and say why
-            future: asyncio.Future[Any] = self._loop.create_future()
-            self._ended.add_done_callback(functools.partial(self._fail_late, future))
-            return 0, future
-        made = functools.partial(self._converted, convert)
-        return self._connection.ask(kind, made, buffers, **fields)
+            answer = Answer(loop=self._loop)
+            self._ended.add_done_callback(functools.partial(self._fail_late, answer))
+            return 0, answer
+        return self._connection.ask(make, convert, buffers)
 
     def note_cell(self) -> None:
         """A cell is on its way."""
@@ -209,16 +206,9 @@ class Supervisor:
         free.add_done_callback(look_at)
         return free
 
-    def _fail_late(self, future: asyncio.Future[Any], _: object) -> None:
-        if not future.done() and self.death is not None:
-            future.set_exception(_copied(self.death))
-
-    def _converted(self, convert: Convert | None, received: Received[Any]) -> Any:
-        """What becomes of an answer."""
-        if isinstance(received.message, replies.Failed):
-            error = error_of(received.message.error)
-            raise error if isinstance(error, Exception) else RemoteError(str(error))
-        return received.message if convert is None else convert(received)
+    def _fail_late(self, answer: Answer, _: object) -> None:
+        if not answer.done() and self.death is not None:
+            answer.fail(_copied(self.death))
 
     def send(self, message: Any, buffers: Sequence[Buffer] = ()) -> None:
         """Send what has no answer; nothing where there is nobody to hear it."""
@@ -261,7 +251,7 @@ class Supervisor:
             work: Done when the worker has taken notice.
             what: What is said of its death otherwise.
         """
-        chore = asyncio.ensure_future(self._pursue(cells, work, what))
+        chore = self._loop.create_task(self._pursue(cells, work, what))
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
 
