@@ -268,15 +268,15 @@ class WorkerPool:
         waiter: asyncio.Future[_Member] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self._serve()
-        began = time.monotonic()
+        began, member = time.monotonic(), None
         try:
             async with asyncio.timeout(self.timeout):
                 member = await waiter
-        except BaseException as error:
-            self._give_up(waiter)
-            if isinstance(error, TimeoutError):
-                raise PoolTimeout(f"no worker was free within {self.timeout} s") from None
-            raise
+        except TimeoutError:
+            raise PoolTimeout(f"no worker was free within {self.timeout} s") from None
+        finally:
+            if member is None:
+                self._give_up(waiter)
         self._note_wait(time.monotonic() - began)
         return member
 

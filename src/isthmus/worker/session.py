@@ -590,11 +590,13 @@ class WorkerSession:
 
     async def __aenter__(self) -> WorkerSession:
         """Start the process; where that fails or is cancelled, nothing is left of it."""
+        is_open = False
         try:
             await self.start()
-        except BaseException:
-            await self.close()
-            raise
+            is_open = True
+        finally:
+            if not is_open:
+                await self.close()
         return self
 
     async def __aexit__(

@@ -129,13 +129,17 @@ class Supervisor:
 
         What it has written until now stays there. *waiting* is not to be used any more.
         """
-        self._connection, self._process = waiting._connection, waiting._process
-        self._is_lost, self._fault = waiting._is_lost, waiting._fault
         self.death, self.reason = waiting.death, waiting.reason
-        waiting._process = None
+        process, waiting._process = waiting._process, None
+        if process is None or self.death is not None:
+            return
+        self._process, self._connection = process, waiting._connection
+        self._process.serve(self.flight.capture, self._exited)
         self._connection.serve(self._take, self._lost)
-        if self._process is not None:
-            self._process.serve(self.flight.capture, self._exited)
+        if waiting._is_lost:
+            self._lost(waiting._fault)
+        elif process.ending is not None:
+            self._exited()
 
     def when_ended(self, function: Callable[[], object]) -> None:
         """Have *function* called once the process has ended."""
