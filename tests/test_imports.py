@@ -85,7 +85,18 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "thread_hooks": frozenset({"_prepared.run"}),
     "transport": frozenset({"Emitter.has_room", "Emitter.send"}),
     "values": frozenset({"PackedValue._unpickle", "pack"}),
-    "worker": frozenset({"HostFunctions._answer", "Service._do", "Service._finish", "_raised"}),
+    "worker": frozenset(
+        {
+            "HostConnection._take",
+            "HostFunctions._answer",
+            "Link._deliver",
+            "Link._readable",
+            "Service._do",
+            "Service._finish",
+            "_raised",
+            "main",
+        }
+    ),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),
 }
 """Functions in which ``except Exception`` or ``except BaseException`` may stand."""

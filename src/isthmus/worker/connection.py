@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from isthmus.errors import IsthmusError, ProtocolError
+from isthmus.errors import ProtocolError, ValueLoadError
 from isthmus.wire.catalogue import ALL_REPLIES, INTERIM
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation
@@ -19,6 +19,16 @@ from isthmus.wire.frames import Buffer, Bytes, Received
 
 Convert = Callable[[Received[Any]], Any]
 """Makes of an answer what its request was made for."""
+
+
+def _harmless(error: BaseException, message: Any) -> Exception:
+    """*error*, or what says the same where it would end a loop or pass for a cancellation."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    what = f"{type(error).__name__}: {error}"
+    made = ValueLoadError(f"the {type(message).__name__} of the worker cannot be read: {what}")
+    made.__cause__ = error
+    return made
 
 
 class HostConnection(asyncio.BufferedProtocol):
@@ -83,9 +93,9 @@ class HostConnection(asyncio.BufferedProtocol):
         future, convert = self._waiting.pop(message.id)
         try:
             value = convert(received)
-        except IsthmusError as error:
+        except BaseException as error:  # a boundary: who waits is told, whatever happens
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(_harmless(error, message))
             return
         if not future.done():
             future.set_result(value)
@@ -123,7 +133,7 @@ class HostConnection(asyncio.BufferedProtocol):
         Arguments:
             kind: Of the request.
             convert: Makes of an answer what the future gets, before the next message is looked at.
-                What it raises, if that is ours, the future gets as well.
+                What it raises the future gets as well.
             buffers: What goes with the request.
             fields: The request's.
 

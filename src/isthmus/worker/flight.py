@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any
 
 from isthmus.context_bridge import RequestedContext
-from isthmus.errors import RemoteError, ValueLoadError, WorkerDied
+from isthmus.errors import ProtocolError, RemoteError, ValueLoadError, WorkerDied
 from isthmus.events import (
     CellResult,
     CellStarted,
@@ -130,7 +130,9 @@ class Flight:
 
     def result(self, outcome: replies.Outcome, buffers: list[Buffer]) -> CellResult:
         """The result of a cell, which is no longer in flight."""
-        output = self._outputs[outcome.cell]
+        output = self._outputs.get(outcome.cell)
+        if output is None:
+            raise ProtocolError(f"the outcome of cell {outcome.cell}, which is not running")
         self.drop(outcome.cell)
         result = CellResult(
             **{name: getattr(outcome, name) for name in _COPIED},

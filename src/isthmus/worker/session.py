@@ -32,6 +32,7 @@ from isthmus.values import PackedValue, pack
 from isthmus.wire import callbacks, replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import Value
+from isthmus.worker.alarm import Alarm
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.flight import Flight, loaded
 from isthmus.worker.limits import WorkerLimits
@@ -304,8 +305,12 @@ class WorkerSession:
     ) -> CellResult:
         """Wait for an outcome; the worker itself sees to the deadline, unless it hangs."""
         started, overdue = time.monotonic(), f"cell {number} did not end by its deadline"
-        latest = fields["timeout"] + self._grace
-        alarm = asyncio.get_running_loop().call_later(latest, worker.kill, overdue)
+
+        def expire() -> None:
+            if not outcome.done():
+                worker.kill(overdue)
+
+        alarm = Alarm(fields["timeout"] + self._grace, expire)
         try:
             return await self._outcome(worker, number, request, outcome)
         except WorkerDied as death:
