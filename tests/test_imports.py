@@ -23,6 +23,7 @@ PACKAGE = Path(isthmus.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
+        "answers",
         "bindings",
         "context_variables",
         "durations",
@@ -47,7 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("events",),
     ("cells", "jobs", "namespace_view", "queue_transport", "run_scope", "wire"),
     ("tally", "values"),
-    ("remote_failures",),
+    ("name_descriptions", "remote_failures"),
     ("colours", "displays", "failures", "output", "portal", "transport"),
     ("stacks", "thread_aware_loop"),
     ("loop_watch", "sticky"),
@@ -87,13 +88,16 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "values": frozenset({"PackedValue._unpickle", "pack"}),
     "worker": frozenset(
         {
-            "HostConnection._take",
             "HostFunctions._answer",
             "Link._deliver",
             "Link._readable",
             "Service._do",
             "Service._finish",
+            "Service._see_to",
+            "_converted",
+            "_preloaded",
             "_raised",
+            "_steps",
             "main",
         }
     ),

@@ -273,10 +273,14 @@ class CellRun(Job):
             stopped=not self.abandoned,
             rolled_back=self.rolled_back or (),
         )
-        if output is not None:
-            output.forget()
-        self.value = self.error = None
+        self.release()
         return result
+
+    def release(self) -> None:
+        """Hold the outcome no more: whoever wanted it has it."""
+        if self._own_output is not None:
+            self._own_output.forget()
+        self.value = self.error = None
 
     @property
     def status(self) -> Status:

@@ -228,8 +228,30 @@ class AsyncExecutor:
 
         Cancel: cancels the call and waits for its end.
         """
+        run = await self._run_call(
+            Call(name, tuple(args), dict(kwargs or {})),
+            context,
+            timeout,
+            concurrent=concurrent,
+            atomic=atomic,
+            title=title,
+            number=number,
+        )
+        return run.result()
+
+    async def _run_call(
+        self,
+        call: Call,
+        context: RequestedContext,
+        timeout: float | None,
+        *,
+        concurrent: bool = False,
+        atomic: bool = False,
+        title: str = "",
+        number: int | None = None,
+    ) -> CellRun:
+        """Run *call* to its outcome."""
         seconds = checked_seconds(timeout, "timeout")
-        call = Call(name, tuple(args), dict(kwargs or {}))
         if number is None:
             number = self.namespace.next_cell_number()
         run = self.bridge.prepare_call(call, context, number=number)
@@ -240,7 +262,7 @@ class AsyncExecutor:
         finally:
             self._count(run)
         self._tell_unfinished(run)
-        return run.result()
+        return run
 
     def _observe(self, run: CellRun, title: str) -> None:
         """Have the transport hear of *run*."""

@@ -316,6 +316,8 @@ class Home:
             self.given_up.discard(job)
             self._retired_threads = {it for it in self._retired_threads if not it.ended.done()}
             return
+        if self._task is not None:
+            self._task.forget_left_scopes()
         if not self.in_thread or self.in_thread[0] is not job:  # nested or concurrent
             job.snapshot = snapshot
             if job.mailbox is not None:

@@ -171,7 +171,7 @@ class Job:
     """
 
     owner: JobOwner
-    done: PromptFuture | None = None
+    done: PromptFuture[None] | None = None
     parent: Job | None = None
     children: tuple[Job, ...] = ()
     snapshot: ContextSnapshot | None = None
@@ -233,7 +233,7 @@ class Job:
         """Mark the job as ended and wake whoever waits for it. Threads: the loop's."""
         self.state = "ended"
         if self.done is not None and not self.done.done():
-            self.done.resolve()
+            self.done.resolve(None)
 
 
 current_job: ContextVar[Job | None] = ContextVar("isthmus_current_job", default=None)

@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Wakeup = Callable[[Any], object]
 
 
-class PromptFuture(asyncio.Future[None]):
-    """A future whose first waiter is called at once by :meth:`resolve`.
+class PromptFuture(asyncio.Future[T]):
+    """A future whose first waiter is called at once by :meth:`resolve` and :meth:`fail`.
 
     Threads: the loop's, as for any future.
     """
@@ -39,13 +41,20 @@ class PromptFuture(asyncio.Future[None]):
             return 1
         return super().remove_done_callback(fn)
 
-    def resolve(self) -> None:
+    def resolve(self, result: T) -> None:
         """Set the result; step the task that waits, if no other task is running now."""
+        self._end(self.set_result, result)
+
+    def fail(self, error: Exception) -> None:
+        """Set the exception, in the same way."""
+        self._end(self.set_exception, error)
+
+    def _end(self, end: Callable[[Any], object], outcome: object) -> None:
         first, self._first = self._first, None
         if first is not None and asyncio.current_task(self.get_loop()) is not None:
             super().add_done_callback(first[0], context=first[1])
             first = None
-        self.set_result(None)
+        end(outcome)
         if first is not None:
             fn, context = first
             if context is None:

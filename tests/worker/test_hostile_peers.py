@@ -160,7 +160,7 @@ SEND_HALF = send(HALF)
 ANSWERS: dict[str, tuple[str, str]] = {
     "of another kind": (send(replies.Done(2)), "does not answer RunCell"),
     "twice": (send(outcome(), outcome()), ""),
-    "about another cell": (send(outcome(cell=5)), "cell 5, which is not running"),
+    "about another cell": (send(outcome(cell=5)), "says that of 5"),
     "too large": (send(TOO_LARGE), "the limit is"),
     "with a value that is none": (send(outcome(value=Value(data=b"\xc1"))), "no plain value"),
     "with a value that is elsewhere": (send(outcome(value=Value(buffers=(7,)))), "buffer 7 of 0"),

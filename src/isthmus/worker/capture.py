@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import select
 import threading
 from collections.abc import Sequence
 
@@ -41,11 +42,16 @@ class Capture:
             (stream, descriptor, decoder("replace"))
             for stream, descriptor in zip(_STREAMS, descriptors, strict=False)
         ]
+        self._poll = select.poll()  # one call for both, and most of the time there is nothing
+        for descriptor in descriptors:
+            self._poll.register(descriptor, select.POLLIN)
 
     def take(self) -> list[tuple[StreamName, str]]:
         """What was written and the host has not read, of each stream."""
         found: list[tuple[StreamName, str]] = []
         with self._lock:
+            if not self._poll.poll(0):
+                return found
             for stream, descriptor, decoder in self._ends:
                 try:
                     while data := os.read(descriptor, READ_BYTES):

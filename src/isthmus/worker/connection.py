@@ -11,24 +11,37 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from isthmus.errors import ProtocolError, ValueLoadError
+from isthmus.errors import ProtocolError, RemoteError, ValueLoadError
+from isthmus.prompt_future import PromptFuture
+from isthmus.remote_failures import error_of
 from isthmus.wire.catalogue import ALL_REPLIES, INTERIM
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation
 from isthmus.wire.frames import Buffer, Bytes, Received
+from isthmus.wire.replies import Failed
 
 Convert = Callable[[Received[Any]], Any]
 """Makes of an answer what its request was made for."""
 
 
-def _harmless(error: BaseException, message: Any) -> Exception:
-    """*error*, or what says the same where it would end a loop or pass for a cancellation."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    what = f"{type(error).__name__}: {error}"
-    made = ValueLoadError(f"the {type(message).__name__} of the worker cannot be read: {what}")
-    made.__cause__ = error
-    return made
+class Answer(PromptFuture[Any]):
+    """What becomes of the answer to a request.
+
+    Attributes:
+        leave: Called instead, where the task that waits is cancelled: the wait goes on, and the
+            cancellation arrives at its end. Once; the next cancellation ends the wait, as any does
+            where this is None.
+    """
+
+    leave: Callable[[], object] | None = None
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Say that nobody wants the answer; false where the wait for it goes on."""
+        leave, self.leave = self.leave, None
+        if leave is None or self.done():
+            return super().cancel(msg)
+        leave()
+        return False
 
 
 class HostConnection(asyncio.BufferedProtocol):
@@ -50,7 +63,7 @@ class HostConnection(asyncio.BufferedProtocol):
         self.encoder = Encoder()
         self._decoder = message_decoder("host")
         self._conversation = Conversation("host")
-        self._waiting: dict[int, tuple[asyncio.Future[Any], Convert]] = {}
+        self._waiting: dict[int, tuple[Answer, Convert | None]] = {}
         self._on_message = on_message
         self._on_lost = on_lost
         self._fault: ProtocolError | None = None
@@ -71,9 +84,8 @@ class HostConnection(asyncio.BufferedProtocol):
         """Take the messages that are complete."""
         self._decoder.buffer_updated(nbytes)
         try:
-            while self._fault is None and (received := self._decoder.next_frame()) is not None:
-                self._conversation.receive(received.message)
-                self._take(received)
+            while self._fault is None and self._take_next():
+                pass
         except ProtocolError as error:
             self._fault = error
             self.abort()
@@ -84,21 +96,32 @@ class HostConnection(asyncio.BufferedProtocol):
 
     # -- messages ----------------------------------------------------------------------------
 
-    def _take(self, received: Received[Any]) -> None:
+    def _take_next(self) -> bool:
+        """Take the next message, and hold nothing of it: who waits for it goes on in here.
+
+        Returns:
+            Whether there was one.
+        """
+        received = self._decoder.next_frame()
+        if received is None:
+            return False
         message = received.message
+        self._conversation.receive(message)
         kind = type(message)
         if kind not in ALL_REPLIES or kind in INTERIM:
             self._on_message(received)
-            return
-        future, convert = self._waiting.pop(message.id)
-        try:
-            value = convert(received)
-        except BaseException as error:  # a boundary: who waits is told, whatever happens
-            if not future.done():
-                future.set_exception(_harmless(error, message))
-            return
-        if not future.done():
-            future.set_result(value)
+            return True
+        answer, convert = self._waiting.pop(message.id)
+        if answer.done():  # who wanted it has left
+            return True
+        answer.leave = None
+        value, error = _converted(received, convert)
+        del received, message
+        if error is None:
+            answer.resolve(value)
+        else:
+            answer.fail(error)
+        return True
 
     def send(self, message: Any, buffers: Sequence[Buffer] = ()) -> None:
         """Send *message*.
@@ -122,36 +145,32 @@ class HostConnection(asyncio.BufferedProtocol):
         return [bytes(it) if isinstance(it, memoryview) and not it.readonly else it for it in parts]
 
     def ask(
-        self,
-        kind: Callable[..., Any],
-        convert: Convert,
-        buffers: Sequence[Buffer] = (),
-        **fields: Any,
-    ) -> tuple[int, asyncio.Future[Any]]:
+        self, make: Callable[[int], Any], convert: Convert | None, buffers: Sequence[Buffer] = ()
+    ) -> tuple[int, Answer]:
         """Send a request; its id, and a future of what becomes of the last answer.
 
         Arguments:
-            kind: Of the request.
+            make: Makes the request of its id.
             convert: Makes of an answer what the future gets, before the next message is looked at.
-                What it raises the future gets as well.
+                What it raises the future gets as well. None leaves the message.
             buffers: What goes with the request.
-            fields: The request's.
 
         Raises:
             MessageTooLargeError: It is more than the worker takes. Nothing was sent.
         """
         number = self._conversation.next_id()
-        self.send(kind(id=number, **fields), buffers)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future, convert
-        return number, future
+        self.send(make(number), buffers)
+        answer = Answer(loop=asyncio.get_running_loop())
+        self._waiting[number] = answer, convert
+        return number, answer
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
         """Let all who wait have an error of their own."""
         waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
-            if not future.done():
-                future.set_exception(error())
+        for answer, _ in waiting.values():
+            answer.leave = None
+            if not answer.done():
+                answer.fail(error())
 
     @property
     def is_lost(self) -> bool:
@@ -162,3 +181,27 @@ class HostConnection(asyncio.BufferedProtocol):
         """End the connection now. Idempotent."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _converted(received: Received[Any], convert: Convert | None) -> tuple[Any, Exception | None]:
+    """What an answer means to who has asked: a value, or an error."""
+    message = received.message
+    if type(message) is Failed:
+        error = error_of(message.error)
+        return None, error if isinstance(error, Exception) else RemoteError(str(error))
+    if convert is None:
+        return message, None
+    try:
+        return convert(received), None
+    except BaseException as error:  # a boundary: loading a pickle runs code of the worker's
+        return None, _harmless(error, message)
+
+
+def _harmless(error: BaseException, message: Any) -> Exception:
+    """*error*, or what says the same where it would end a loop or pass for a cancellation."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    what = f"{type(error).__name__}: {error}"
+    made = ValueLoadError(f"the {type(message).__name__} of the worker cannot be read: {what}")
+    made.__cause__ = error
+    return made

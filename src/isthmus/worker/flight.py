@@ -22,6 +22,7 @@ from isthmus.events import (
     CellStarted,
     Display,
     Event,
+    LoopBlocked,
     Output,
     StreamName,
 )
@@ -31,8 +32,8 @@ from isthmus.remote_failures import error_of
 from isthmus.transport import Emitter
 from isthmus.values import PackedValue
 from isthmus.wire import replies
-from isthmus.wire.frames import Buffer
-from isthmus.wire.parts import Failure
+from isthmus.wire.frames import Buffer, Received
+from isthmus.wire.parts import Failure, Value
 
 LAST_CHARACTERS = 4_000
 """How much of what a worker has written is kept for the account of its death; from the air."""
@@ -53,14 +54,18 @@ class Flight:
         emitter: Sends events to the host's transport.
         output_limit: Characters of each stream to keep for a result.
         unpickle: Load values that come as pickles.
+
+    Attributes:
+        standstills: How often it was told that the worker's loop stands still.
     """
 
     def __init__(self, session: str, emitter: Emitter, output_limit: int, unpickle: bool) -> None:
+        self.standstills = 0
         self._session = session
         self._emitter = emitter
         self._limit = output_limit
         self._unpickle = unpickle
-        self._outputs: dict[int, CellOutput] = {}
+        self._outputs: dict[int, CellOutput | None] = {}  # None as long as there is no output
         self._begun: list[int] = []
         self._last: deque[str] = deque()
         self._last_size = 0
@@ -76,7 +81,7 @@ class Flight:
 
     def add(self, number: int) -> None:
         """A cell is on its way."""
-        self._outputs[number] = CellOutput(self._limit)
+        self._outputs[number] = None
 
     def begin(self, number: int) -> None:
         """The code of a cell begins."""
@@ -93,25 +98,33 @@ class Flight:
 
     def tell(self, event: Event) -> None:
         """Take an event of the worker, and pass it on."""
-        output = self._outputs.get(event.cell)
         if isinstance(event, Output):
             self._remember(event.text)
-            if output is not None:
+            if (output := self._output_of(event.cell)) is not None:
                 output.write_to(event.stream, event.text)
         elif isinstance(event, Display):
-            if output is not None:
+            if (output := self._output_of(event.cell)) is not None:
                 output.display(MimeBundle(event.data, event.metadata))
         elif isinstance(event, CellStarted):
             self.begin(event.cell)
+        elif isinstance(event, LoopBlocked):
+            self.standstills += 1
         self._emitter.emit(event)
+
+    def _output_of(self, number: int) -> CellOutput | None:
+        """What a cell has written; None where nobody waits for it."""
+        output = self._outputs.get(number)
+        if output is None and number in self._outputs:
+            output = self._outputs[number] = CellOutput(self._limit)
+        return output
 
     def capture(self, stream: StreamName, data: bytes) -> None:
         """Take what was written to a descriptor, whole characters of it."""
         text = self._decoders[stream].decode(data)
         if text:
-            self.tell(Output(self._session, self._current(), stream, text))
+            self.tell(Output(self._session, self.current(), stream, text))
 
-    def _current(self) -> int:
+    def current(self) -> int:
         """The cell that has begun last, or else would be the next to; 0 if there is none."""
         return self._begun[-1] if self._begun else next(iter(self._outputs), 0)
 
@@ -128,32 +141,50 @@ class Flight:
 
     # -- outcomes ----------------------------------------------------------------------------
 
-    def result(self, outcome: replies.Outcome, buffers: list[Buffer]) -> CellResult:
-        """The result of a cell, which is no longer in flight."""
+    def result(self, number: int, received: Received[replies.Outcome]) -> CellResult:
+        """The result of cell *number*, which is no longer in flight.
+
+        Raises:
+            ProtocolError: It is that of another cell.
+        """
+        outcome = received.message
+        if outcome.cell != number:
+            raise ProtocolError(
+                f"the outcome of cell {number} is said to be that of {outcome.cell}"
+            )
         output = self._outputs.get(outcome.cell)
-        if output is None:
-            raise ProtocolError(f"the outcome of cell {outcome.cell}, which is not running")
         self.drop(outcome.cell)
-        result = CellResult(
-            **{name: getattr(outcome, name) for name in _COPIED},
-            stdout=output.text("stdout"),
-            stderr=output.text("stderr"),
-            displays=output.displays,
+        return CellResult(
+            outcome.cell,
+            outcome.context,
+            outcome.filename,
+            outcome.status,
+            None if outcome.value is None else self._loaded(outcome.value, received.buffers),
+            None if outcome.error is None else _error(outcome.error),
+            "" if output is None else output.text("stdout"),
+            "" if output is None else output.text("stderr"),
+            () if output is None else output.displays,
+            outcome.bound,
+            outcome.deleted,
+            outcome.exact,
+            outcome.adopted,
+            outcome.duration,
+            outcome.stopped,
+            outcome.rolled_back,
         )
-        packed = PackedValue(outcome.value, buffers)
+
+    def _loaded(self, value: Value, buffers: list[Buffer]) -> Any:
+        packed = PackedValue(value, buffers)
         try:
-            result.value = loaded(packed, self._unpickle)
+            return loaded(packed, self._unpickle)
         except ValueLoadError:
-            result.value = packed  # its load() says why
-        if outcome.error is not None:
-            result.error = _error(outcome.error)
-        return result
+            return packed  # its load() says why
 
     def unfinished(
         self, number: int, context: RequestedContext, error: WorkerDied, duration: float
     ) -> CellResult:
         """The result of a cell whose time was over, and whose worker was ended for it."""
-        output = self._outputs.get(number, CellOutput())
+        output = self._outputs.get(number) or CellOutput()
         self.drop(number)
         return CellResult(
             number,
@@ -173,13 +204,6 @@ def loaded(packed: PackedValue, unpickle: bool) -> Any:
     if packed.kind == "pickle" and not unpickle:
         return packed
     return packed.load(trusted=unpickle)
-
-
-_COPIED = (
-    *("cell", "context", "filename", "status", "bound", "deleted", "exact", "adopted"),
-    *("duration", "stopped", "rolled_back"),
-)
-"""Fields of a result that an outcome has as they are."""
 
 
 def _error(failure: Failure) -> BaseException:

@@ -118,17 +118,17 @@ class Lives:
 
     # -- the loop ----------------------------------------------------------------------------
 
-    async def at_home(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await *work* on the session's loop. Threads: any running loop."""
+    def at_home(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """What to await for *work* to be done on the session's loop. Threads: any running loop."""
         here = asyncio.get_running_loop()
         if self.loop is None:
             self.loop = here
         if self.loop is here:
-            return await work
+            return work
         if not self.loop.is_running():
             work.close()
             raise LoopError(f"the loop of session {self.name!r} does not run: {self.loop!r}")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
     def soon(self, function: Callable[..., object], *arguments: object) -> None:
         """Call *function* on the session's loop: now, if that runs here. Threads: any."""

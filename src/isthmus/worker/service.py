@@ -1,7 +1,8 @@
 """What a worker does for its host. Owns one session, and the answer to each request.
 
-Requests that take no time are done at once, in the order in which they come; cells, and waiting for
-coroutines, are tasks. A cell's outcome is sent by the cell's own thread when its code has ended.
+Requests that take no time are done at once, in the order in which they come, and cells until they
+wait; the rest of a cell, and waiting for coroutines, are tasks. A cell's outcome is sent by the
+cell's own thread when its code has ended.
 
 Refuses to know: sockets, processes.
 
@@ -16,26 +17,28 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import astuple
 from typing import Any, ClassVar
 
+from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
 from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
-from isthmus.events import CellResult, Display, Event, Output, OutputDropped
+from isthmus.events import Display, Event, Output, OutputDropped
 from isthmus.executor import AsyncExecutor
+from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
-from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.remote_failures import failure_of
 from isthmus.session import Session
-from isthmus.tracebacks import safe_repr
-from isthmus.values import PackedValue, pack, type_name
+from isthmus.values import TEXT_CHARACTERS, PackedValue, pack
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
-from isthmus.wire.parts import NameDescription, Value
+from isthmus.wire.parts import Owned, Value
 from isthmus.worker.capture import Capture
 from isthmus.worker.leaving import leave
 from isthmus.worker.link import Link
+from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import Calls, RemoteCapability
 from isthmus.worker.usage import own_usage
 
@@ -83,6 +86,33 @@ class WorkerExecutor(AsyncExecutor):
 
     service: Service
 
+    def run_cell(self, message: requests.RunCell) -> Coroutine[Any, Any, CellRun]:
+        """Run source to its outcome, which is in the run until it was sent."""
+        return self._run(
+            message.source,
+            message.context,
+            message.timeout,
+            concurrent=message.concurrent,
+            atomic=message.atomic,
+            filename=message.filename,
+            title=message.title,
+            number=message.cell,
+        )
+
+    def call_function(
+        self, message: requests.CallFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Coroutine[Any, Any, CellRun]:
+        """Call a function, in the same way."""
+        return self._run_call(
+            Call(message.name, args, kwargs),
+            message.context,
+            message.timeout,
+            concurrent=message.concurrent,
+            atomic=message.atomic,
+            title=message.title,
+            number=message.cell,
+        )
+
     def _observe(self, run: CellRun, title: str) -> None:
         super()._observe(run, title)
         run.told = True
@@ -97,7 +127,7 @@ class WorkerExecutor(AsyncExecutor):
         """Send the outcome. A cell that was given up has been told of."""
         super().cell_ended(run)
         if not run.abandoned:
-            self.service.send_outcome(run.number, run.result)
+            self.service.send_outcome(run)
 
     def _emit_finished(self, run: CellRun) -> None:
         """Make no event of the outcome where nobody wants it: it asks the value for its repr."""
@@ -136,8 +166,16 @@ class Service:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
         self._loop = asyncio.get_running_loop()
+        self._started = time.monotonic()
         self.tells_all = False
         self.done = self._loop.create_future()
+
+    @property
+    def _executor(self) -> WorkerExecutor:
+        """What runs the session's cells."""
+        executor = self.session.executor
+        assert isinstance(executor, WorkerExecutor)
+        return executor
 
     @property
     def session(self) -> Session:
@@ -226,24 +264,22 @@ class Service:
             return
         if isinstance(answer, Coroutine):
             task = asyncio.Task(self._finish(message, answer), loop=self._loop)
-            self._tasks[message.id] = task
-            task.add_done_callback(lambda _: self._tasks.pop(message.id, None))
+            self._note_task(message.id, task)
         elif answer is not None:
             self._reply(answer, buffers)
+
+    def _note_task(self, request: int, task: asyncio.Task[None]) -> None:
+        self._tasks[request] = task
+        task.add_done_callback(lambda _: self._tasks.pop(request, None))
 
     async def _finish(self, message: Any, work: Coroutine[Any, Any, Any]) -> None:
         """Do what takes its time."""
         try:
-            answer = await work
+            answer, buffers = await work
         except (Exception, asyncio.CancelledError) as error:  # a boundary, as above
-            told = isinstance(message, requests.CellRequest) and message.cell not in self._owed
-            if not told:
-                self._owed.pop(getattr(message, "cell", 0), None)
-                self._fail(message.id, error)
+            self._fail(message.id, error)
             return
-        if answer is not None:
-            answer, buffers = answer
-            self._reply(answer, buffers)
+        self._reply(answer, buffers)
         if isinstance(message, requests.Close):
             self._finished()
 
@@ -291,11 +327,11 @@ class Service:
             coroutine_policy=message.coroutine_policy,
             output_limit=DEFAULT_OUTPUT_LIMIT if limit is None else limit,
             late_output=message.late_output,
+            blocked_seconds=message.blocked_seconds,
             hooks=message.hooks,
         )
-        assert isinstance(session.executor, WorkerExecutor)
-        session.executor.service = self
         self._session, self._opened, self._transport = session, message, transport
+        self._executor.service = self
         for description in message.capabilities:
             self._inject_one(description)
         return replies.Done(message.id)
@@ -320,49 +356,41 @@ class Service:
             memory_bytes=usage.memory_bytes,
             peak_memory_bytes=usage.peak_memory_bytes,
             cpu_seconds=usage.cpu_seconds,
-            uptime=time.monotonic() - _STARTED,
+            uptime=time.monotonic() - self._started,
         )
         self._link.send(pong)
 
     # -- cells -------------------------------------------------------------------------------
 
-    def _run_cell(self, message: requests.RunCell, _: Any, __: Any) -> Any:
-        work = self.session.executor.run(
-            message.source,
-            context=message.context,
-            timeout=message.timeout,
-            concurrent=message.concurrent,
-            atomic=message.atomic,
-            filename=message.filename,
-            title=message.title,
-            number=message.cell,
-        )
-        return self._see_to(message, work)
+    def _run_cell(self, message: requests.RunCell, _: Any, __: Any) -> None:
+        self._begin_cell(message, self._executor.run_cell(message))
 
     def _call_function(self, message: requests.CallFunction, given: list[Buffer], _: Any) -> Any:
         args, kwargs = (), {}
         if message.arguments is not None:
             args, kwargs = PackedValue(message.arguments, given).load(trusted=True)
-        work = self.session.executor.run_call(
-            message.name,
-            args,
-            kwargs,
-            context=message.context,
-            timeout=message.timeout,
-            concurrent=message.concurrent,
-            atomic=message.atomic,
-            title=message.title,
-            number=message.cell,
-        )
-        return self._see_to(message, work)
+        self._begin_cell(message, self._executor.call_function(message, args, kwargs))
+
+    def _begin_cell(
+        self, message: requests.CellRequest, work: Coroutine[Any, Any, CellRun]
+    ) -> None:
+        """Run a cell until it waits or ends; one that waits goes on in a task."""
+        self._owed[message.cell] = message
+        task = begin_now(self._see_to(message, work), self._loop)
+        if task is not None:
+            self._note_task(message.id, task)
 
     async def _see_to(
-        self, message: requests.CellRequest, work: Coroutine[Any, Any, CellResult]
+        self, message: requests.CellRequest, work: Coroutine[Any, Any, CellRun]
     ) -> None:
         """Run a cell; send its outcome unless the cell has done so itself."""
-        self._owed[message.cell] = message
-        result = await work
-        self.send_outcome(message.cell, lambda: result)
+        try:
+            run = await work
+        except (Exception, asyncio.CancelledError) as error:  # a boundary, as above
+            if self._owed.pop(message.cell, None) is not None:
+                self._fail(message.id, error)
+        else:
+            self.send_outcome(run)
 
     def cell_started(self, number: int) -> None:
         """The code of a cell is about to run. Threads: the cell's."""
@@ -370,42 +398,41 @@ class Service:
         if request is not None and request.announce:
             self._link.send(replies.Started(request.id))
 
-    def send_outcome(self, number: int, result: Callable[[], CellResult]) -> None:
+    def send_outcome(self, run: CellRun) -> None:
         """Send how a cell has ended, unless that was done. Threads: any."""
-        request = self._owed.pop(number, None)
+        request = self._owed.pop(run.number, None)
         if request is None:
             return
         if self._link.forked:  # a child process that a cell has made ends with the cell
-            leave(result().error)
+            leave(run.error)
         try:
             if self._transport is not None:
-                self._transport.send_captured(number)
-            outcome, buffers = self._outcome(request.id, result())
+                self._transport.send_captured(run.number)
+            outcome, buffers = self._outcome(request.id, run)
+            run.release()
             self._link.send(outcome, buffers)
         except (MessageTooLargeError, MemoryError) as error:
             self._fail(request.id, error)
 
-    def _outcome(self, request: int, result: CellResult) -> tuple[replies.Outcome, list[Buffer]]:
+    def _outcome(self, request: int, run: CellRun) -> tuple[replies.Outcome, list[Buffer]]:
+        """How *run* has ended; what it has written was sent, and is not in it."""
         buffers: list[Buffer] = []
-        value, error = result.value, result.error
+        value, error = run.value, run.error
         outcome = replies.Outcome(
             request,
-            cell=result.cell,
-            context=result.context,
-            filename=result.filename,
-            status=result.status,
+            cell=run.number,
+            context=run.context,
+            filename=run.cell.filename,
+            status=run.status,
             value=None if value is None else self._packed(value, buffers),
             error=None if error is None else failure_of(error),
-            stdout=result.stdout,
-            stderr=result.stderr,
-            displays=result.displays,
-            bound=result.bound,
-            deleted=result.deleted,
-            exact=result.exact,
-            adopted=result.adopted,
-            duration=result.duration,
-            stopped=result.stopped,
-            rolled_back=result.rolled_back,
+            bound=run.names_bound(),
+            deleted=run.names_deleted(),
+            exact=run.exact,
+            adopted=run.adopted,
+            duration=run.duration,
+            stopped=not run.abandoned,
+            rolled_back=run.rolled_back or (),
         )
         return outcome, buffers
 
@@ -431,20 +458,15 @@ class Service:
         return replies.Done(message.id)
 
     def _snapshot(self, message: requests.Snapshot, _: Any, buffers: list[Buffer]) -> Any:
-        found = self.session.snapshot()
+        found: dict[str, Any] = self.session.snapshot()
         if message.names is not None:
             found = {name: found[name] for name in message.names if name in found}
         packed = {name: self._packed(value, buffers) for name, value in found.items()}
         return replies.Snapshotted(message.id, packed)
 
     def _view(self, message: requests.View, _: Any, __: Any) -> Any:
-        view = NamespaceView(self.session.name, self.session.namespace)
-        size = message.text_characters
-        names = tuple(
-            NameDescription(name, type_name(value), safe_repr(value)[:size] if size else "")
-            for name, value in view.items()
-        )
-        return replies.Viewed(message.id, names)
+        names = described_names(self.session.view, message.text_characters)
+        return replies.Viewed(message.id, tuple(names))
 
     # -- capabilities ------------------------------------------------------------------------
 
@@ -467,7 +489,8 @@ class Service:
     # -- coroutines --------------------------------------------------------------------------
 
     def _list_pending(self, message: requests.ListPending, _: Any, __: Any) -> Any:
-        return replies.Pending(message.id, tuple(self.session.pending_coroutines))
+        names = described_names(self.session.pending_coroutines, TEXT_CHARACTERS)
+        return replies.Viewed(message.id, tuple(names))
 
     async def _await_pending(self, message: requests.AwaitPending) -> tuple[Any, list[Buffer]]:
         settled = await self.session.await_pending_coroutines(message.timeout)
@@ -483,6 +506,19 @@ class Service:
         stubborn = await self.session.manager.cleanup_coroutines(message.timeout)
         return replies.Pending(message.id, stubborn), []
 
+    # -- the ledger --------------------------------------------------------------------------
+
+    def _list_ledger(self, message: requests.ListLedger, _: Any, __: Any) -> Any:
+        entries = tuple(Owned(*astuple(it)) for it in self.session.ledger())
+        return replies.Listed(message.id, entries)
+
+    def _take_census(self, message: requests.TakeCensus, _: Any, __: Any) -> Any:
+        counts = {str(kind): number for kind, number in self.session.census().items()}
+        return replies.Counted(message.id, counts)
+
+    def _report(self, message: requests.Report, _: Any, __: Any) -> Any:
+        return replies.Reported(message.id, str(self.session.report()))
+
 
 def _ended(request: int, report: CloseReport) -> replies.Ended:
     """The answer that says what would not end."""
@@ -495,9 +531,6 @@ def _ended(request: int, report: CloseReport) -> replies.Ended:
         coroutines=report.coroutines,
         async_generators=report.async_generators,
     )
-
-
-_STARTED = time.monotonic()
 
 
 def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
@@ -523,4 +556,7 @@ _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.ListPending: Service._list_pending,
     requests.AwaitPending: _taking_time(Service._await_pending),
     requests.CleanUp: _taking_time(Service._clean_up),
+    requests.ListLedger: Service._list_ledger,
+    requests.TakeCensus: Service._take_census,
+    requests.Report: Service._report,
 }

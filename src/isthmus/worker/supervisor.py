@@ -28,13 +28,14 @@ from isthmus.errors import (
     WorkerStartError,
 )
 from isthmus.events import Event
-from isthmus.remote_failures import error_of
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.worker.callbacks import HostFunctions
-from isthmus.worker.connection import Convert, HostConnection
+from isthmus.worker.connection import Answer, Convert, HostConnection
 from isthmus.worker.flight import Flight
-from isthmus.worker.process import Launch, WorkerProcess
+from isthmus.worker.launch import Launch
+from isthmus.worker.process import WorkerProcess
+from isthmus.worker.standstill import StandstillWatch
 
 NUDGE_SECONDS = 0.02
 """How soon to signal again a worker that was in code of ours, where it does not read messages."""
@@ -56,6 +57,7 @@ class Supervisor:
         flight: Where the cells are noted.
         functions: What cells may call of the host.
         grace_seconds: How long it may take to do what it was told before it is killed.
+        standstill: Makes what tells that it does not answer, given how to ask it; None for nobody.
 
     Attributes:
         death: What it died of; None as long as it lives.
@@ -64,7 +66,12 @@ class Supervisor:
     """
 
     def __init__(
-        self, launch: Launch, flight: Flight, functions: HostFunctions, grace_seconds: float
+        self,
+        launch: Launch,
+        flight: Flight,
+        functions: HostFunctions,
+        grace_seconds: float,
+        standstill: Callable[[Callable[[], asyncio.Future[Any]]], StandstillWatch] | None = None,
     ) -> None:
         self.death: WorkerDied | None = None
         self._launch = launch
@@ -81,6 +88,7 @@ class Supervisor:
         self.reason = ""
         self._is_closing = False
         self._chores: set[asyncio.Task[None]] = set()
+        self._standstill = standstill(self._ping) if standstill is not None else None
 
     # -- the start ---------------------------------------------------------------------------
 
@@ -130,6 +138,7 @@ class Supervisor:
             await self._loop.create_unix_connection(lambda: self._connection, sock=ours)
             undo.pop_all()
             theirs.close()
+        await self._process.started()
 
     # -- messages ----------------------------------------------------------------------------
 
@@ -152,35 +161,36 @@ class Supervisor:
             WorkerDied: There is nobody to ask.
             MessageTooLargeError: It is more than the worker takes. Nothing was sent.
         """
-        return self.ask_numbered(kind, convert, buffers, **fields)[1]
+        return self.ask_numbered(lambda number: kind(number, **fields), convert, buffers)[1]
 
     def ask_numbered(
         self,
-        kind: Callable[..., Any],
+        make: Callable[[int], Any],
         convert: Convert | None = None,
         buffers: Sequence[Buffer] = (),
-        **fields: Any,
-    ) -> tuple[int, asyncio.Future[Any]]:
-        """The same, with the id of the request."""
+    ) -> tuple[int, Answer]:
+        """Send the request that *make* makes of an id; the id, and the same as above."""
         if self.death is not None:
             raise _copied(self.death)
         if self._is_lost:  # its end will be here in a moment, and say why
-            future: asyncio.Future[Any] = self._loop.create_future()
-            self._ended.add_done_callback(functools.partial(self._fail_late, future))
-            return 0, future
-        made = functools.partial(self._converted, convert)
-        return self._connection.ask(kind, made, buffers, **fields)
+            answer = Answer(loop=self._loop)
+            self._ended.add_done_callback(functools.partial(self._fail_late, answer))
+            return 0, answer
+        return self._connection.ask(make, convert, buffers)
 
-    def _fail_late(self, future: asyncio.Future[Any], _: object) -> None:
-        if not future.done() and self.death is not None:
-            future.set_exception(_copied(self.death))
+    def note_cell(self) -> None:
+        """A cell is on its way."""
+        if self._standstill is not None and self.death is None:
+            self._standstill.wake()
 
-    def _converted(self, convert: Convert | None, received: Received[Any]) -> Any:
-        """What becomes of an answer."""
-        if isinstance(received.message, replies.Failed):
-            error = error_of(received.message.error)
-            raise error if isinstance(error, Exception) else RemoteError(str(error))
-        return received.message if convert is None else convert(received)
+    def _ping(self) -> asyncio.Future[Any]:
+        free = self.ask(requests.Ping)
+        free.add_done_callback(look_at)
+        return free
+
+    def _fail_late(self, answer: Answer, _: object) -> None:
+        if not answer.done() and self.death is not None:
+            answer.fail(_copied(self.death))
 
     def send(self, message: Any, buffers: Sequence[Buffer] = ()) -> None:
         """Send what has no answer; nothing where there is nobody to hear it."""
@@ -223,7 +233,7 @@ class Supervisor:
             work: Done when the worker has taken notice.
             what: What is said of its death otherwise.
         """
-        chore = asyncio.ensure_future(self._pursue(cells, work, what))
+        chore = self._loop.create_task(self._pursue(cells, work, what))
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
 
@@ -235,8 +245,7 @@ class Supervisor:
         """
         if self.death is not None or self._is_closing:
             return
-        free = self.ask(requests.Ping)
-        free.add_done_callback(look_at)
+        free = self._ping()
         waits = math.ceil(self._grace / NUDGE_SECONDS)
         while not free.done() and set(cells) <= set(self.flight.cells):
             if not waits:
@@ -324,6 +333,8 @@ class Supervisor:
         if self._process is not None:
             self._process.drain()
         death = self.death = self._cause()
+        if self._standstill is not None:
+            self._standstill.close()
         self._greet(_copied(death))
         look_at(self._greeted)
         self._connection.fail_all(lambda: _copied(death))
@@ -343,7 +354,7 @@ class Supervisor:
         elif ending.signal is not None:
             how = f"was ended by {ending.signal}"
         elif ending.exit_code is None:
-            how = "has ended, and its exit status was taken by other code of this process"
+            how = f"has ended, and {ending.why_unknown}"
         else:
             how = f"has ended with exit code {ending.exit_code}"
         peak = (
