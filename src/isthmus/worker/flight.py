@@ -149,9 +149,7 @@ class Flight:
         """
         outcome = received.message
         if outcome.cell != number:
-            raise ProtocolError(
-                f"the outcome of cell {number} is said to be that of {outcome.cell}"
-            )
+            raise ProtocolError(f"the outcome of cell {number} says that of {outcome.cell}")
         output = self._outputs.get(outcome.cell)
         self.drop(outcome.cell)
         return CellResult(
