@@ -89,12 +89,16 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "worker": frozenset(
         {
             "HostFunctions._answer",
+            "Link._deliver",
+            "Link._readable",
             "Service._do",
             "Service._finish",
             "Service._see_to",
+            "_converted",
             "_preloaded",
             "_raised",
             "_steps",
+            "main",
         }
     ),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),

@@ -18,6 +18,9 @@ from isthmus.wire.plain import INT64
 _DETAILS = ("code", "name")
 """Attributes of our exceptions that are sent."""
 
+TEXT_CHARACTERS = 1_000_000
+"""How much of a message, and of a traceback, is sent; from the air, and within every limit."""
+
 
 def failure_of(error: BaseException, buffers: list[Buffer] | None = None) -> Failure:
     """Describe *error*, which goes on existing here.
@@ -31,11 +34,19 @@ def failure_of(error: BaseException, buffers: list[Buffer] | None = None) -> Fai
     """
     return Failure(
         type_name(error),
-        safe_str(error),
-        format_error(error),
+        _cut(safe_str(error)),
+        _cut(format_error(error)),
         _details_of(error),
         None if buffers is None else pack(error, buffers, trusted=True),
     )
+
+
+def _cut(text: str) -> str:
+    """*text*, which may be a message of any size, in one that every receiver takes."""
+    if len(text) <= TEXT_CHARACTERS:
+        return text
+    half = TEXT_CHARACTERS // 2
+    return f"{text[:half]}… ({len(text)} characters) …{text[-half:]}"
 
 
 def error_of(failure: Failure) -> BaseException:

@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any
 
 from isthmus.context_bridge import RequestedContext
-from isthmus.errors import RemoteError, ValueLoadError, WorkerDied
+from isthmus.errors import ProtocolError, RemoteError, ValueLoadError, WorkerDied
 from isthmus.events import (
     CellResult,
     CellStarted,
@@ -141,9 +141,15 @@ class Flight:
 
     # -- outcomes ----------------------------------------------------------------------------
 
-    def result(self, received: Received[replies.Outcome]) -> CellResult:
-        """The result of a cell, which is no longer in flight."""
+    def result(self, number: int, received: Received[replies.Outcome]) -> CellResult:
+        """The result of cell *number*, which is no longer in flight.
+
+        Raises:
+            ProtocolError: It is that of another cell.
+        """
         outcome = received.message
+        if outcome.cell != number:
+            raise ProtocolError(f"the outcome of cell {number} says that of {outcome.cell}")
         output = self._outputs.get(outcome.cell)
         self.drop(outcome.cell)
         return CellResult(

@@ -34,6 +34,7 @@ from isthmus.interrupts import SIGNAL
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation, Phase
 from isthmus.wire.frames import Buffer, Bytes, Received
+from isthmus.worker.leaving import leave
 
 _FOLDER = os.path.dirname(__file__)
 
@@ -155,17 +156,23 @@ class Link:
         return self.ended
 
     def _readable(self) -> None:
-        self._pull()
+        try:
+            self._pull()
+        except Exception as error:  # a boundary: bytes are lost, and with them all that follow
+            leave(error)
         self._deliver()
 
     def _deliver(self) -> None:
         """Hand out what has come. On the loop."""
         self._scheduled = False
         assert self._receiver is not None
-        for _ in range(MESSAGES_AT_ONCE):
-            if not self._inbox:
-                return
-            self._receiver.take(self._inbox.popleft())
+        try:
+            for _ in range(MESSAGES_AT_ONCE):
+                if not self._inbox:
+                    return
+                self._receiver.take(self._inbox.popleft())
+        except Exception as error:  # a boundary: a message is lost, and somebody waits for its
+            leave(error)  # answer; memory may have run out
         self._deliver_soon()
 
     def _deliver_soon(self) -> None:

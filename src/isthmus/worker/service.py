@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
-from isthmus.errors import MessageTooLargeError, ProtocolError
+from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
 from isthmus.events import Display, Event, Output, OutputDropped
 from isthmus.executor import AsyncExecutor
 from isthmus.name_descriptions import described_names
@@ -36,6 +36,7 @@ from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import Owned, Value
 from isthmus.worker.capture import Capture
+from isthmus.worker.leaving import leave
 from isthmus.worker.link import Link
 from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import Calls, RemoteCapability
@@ -285,11 +286,14 @@ class Service:
     def _reply(self, answer: Any, buffers: list[Buffer]) -> None:
         try:
             self._link.send(answer, buffers)
-        except MessageTooLargeError as error:
+        except (MessageTooLargeError, MemoryError) as error:
             self._fail(answer.id, error)
 
     def _fail(self, request: int, error: BaseException) -> None:
-        self._link.send(replies.Failed(request, failure_of(error)))
+        try:
+            self._link.send(replies.Failed(request, failure_of(error)))
+        except (MemoryError, InternalError) as worse:  # who waits for an answer hears of the end
+            leave(worse)
         if self._session is None:  # it was Open
             self._finished()
 
@@ -400,14 +404,14 @@ class Service:
         if request is None:
             return
         if self._link.forked:  # a child process that a cell has made ends with the cell
-            os._exit(0)
-        if self._transport is not None:
-            self._transport.send_captured(run.number)
-        outcome, buffers = self._outcome(request.id, run)
-        run.release()
+            leave(run.error)
         try:
+            if self._transport is not None:
+                self._transport.send_captured(run.number)
+            outcome, buffers = self._outcome(request.id, run)
+            run.release()
             self._link.send(outcome, buffers)
-        except MessageTooLargeError as error:
+        except (MessageTooLargeError, MemoryError) as error:
             self._fail(request.id, error)
 
     def _outcome(self, request: int, run: CellRun) -> tuple[replies.Outcome, list[Buffer]]:

@@ -35,6 +35,7 @@ from isthmus.values import pack
 from isthmus.wire import callbacks, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import NameDescription, Value
+from isthmus.worker.alarm import Alarm
 from isthmus.worker.answers import (
     AnswerReader,
     counts_of,
@@ -317,7 +318,7 @@ class WorkerSession:
         worker.note_cell()
         try:
             make = partial(kind, cell=number, **fields)
-            request, outcome = worker.ask_numbered(make, flight.result, buffers)
+            request, outcome = worker.ask_numbered(make, partial(flight.result, number), buffers)
             outcome.leave = partial(self._cancel, worker, number, request, outcome)
             if fields["timeout"] in (None, float("inf")):
                 result: CellResult = await outcome
@@ -335,8 +336,12 @@ class WorkerSession:
     ) -> CellResult:
         """Wait for an outcome; the worker itself sees to the deadline, unless it hangs."""
         started, overdue = time.monotonic(), f"cell {number} did not end by its deadline"
-        latest = fields["timeout"] + self._grace
-        alarm = asyncio.get_running_loop().call_later(latest, worker.kill, overdue)
+
+        def expire() -> None:
+            if not outcome.done():
+                worker.kill(overdue)
+
+        alarm = Alarm(fields["timeout"] + self._grace, expire)
         try:
             result: CellResult = await outcome
             return result

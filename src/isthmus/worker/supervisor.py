@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from typing import Any
 
 from isthmus.errors import (
     InternalError,
+    MessageTooLargeError,
     ProtocolError,
     ProtocolVersionError,
     RemoteError,
@@ -117,7 +119,7 @@ class Supervisor:
             is_open = True
         except TimeoutError as error:
             raise self._start_error(f"it did not answer in {timeout} s") from error
-        except (WorkerDied, OSError, RemoteError) as error:
+        except (WorkerDied, OSError, RemoteError, MessageTooLargeError) as error:
             raise self._start_error(str(error)) from error
         finally:
             if not is_open and self._process is not None:
@@ -263,15 +265,17 @@ class Supervisor:
         """Signal until the worker has read its messages, and wait until its loop goes round.
 
         A loop that goes round does what a session does: a cell that will not end is left behind.
+        Time is counted in waits: a host that was stopped for a while has not waited.
         """
         if self.death is not None or self.is_closing:
             return
         free = self._ping()
-        deadline = self._loop.time() + self._grace
+        waits = math.ceil(self._grace / NUDGE_SECONDS)
         while not free.done() and set(cells) <= set(self.flight.cells):
-            if self._loop.time() > deadline:
+            if not waits:
                 self.kill(what)
                 return
+            waits -= 1
             if self._process is not None and not work.done():
                 self._process.signal()
             await asyncio.wait({free, work}, timeout=NUDGE_SECONDS)
