@@ -88,7 +88,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "values": frozenset({"PackedValue._unpickle", "pack"}),
     "worker": frozenset(
         {
-            "HostFunctions._answer",
+            "HostCalls._answer",
             "Service._do",
             "Service._finish",
             "Service._see_to",
