@@ -33,6 +33,7 @@ from isthmus.wire.frames import Buffer, Received
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.connection import Answer, Convert, HostConnection
 from isthmus.worker.flight import Flight
+from isthmus.worker.host_calls import HostCalls
 from isthmus.worker.launch import Launch
 from isthmus.worker.process import WorkerProcess
 from isthmus.worker.standstill import StandstillWatch
@@ -47,6 +48,8 @@ CLOSING_STEPS = 4
 """For how many things in turn a session waits that is closed: cells, tasks, coroutines, thread."""
 
 SOFTWARE = "isthmus"
+
+_OF_FUNCTIONS = (callbacks.CallCapability, callbacks.Step, callbacks.Release, callbacks.Cancel)
 
 
 class Supervisor:
@@ -77,7 +80,7 @@ class Supervisor:
         self.death: WorkerDied | None = None
         self._launch = launch
         self.flight = flight
-        self._functions = functions
+        self._calls = HostCalls(functions, self)
         self._grace = grace_seconds
         self._connection = HostConnection(self._take, self._lost)
         self._process: WorkerProcess | None = None
@@ -226,17 +229,15 @@ class Supervisor:
         message = received.message
         if isinstance(message, Event):
             self.flight.tell(message)
-        elif isinstance(message, callbacks.CallCapability):
-            self._functions.call(received, self)
-        elif isinstance(message, callbacks.Cancel):
-            self._functions.cancel(message.request)
+        elif isinstance(message, _OF_FUNCTIONS):
+            self._calls.take(received)
         elif isinstance(message, handshake.Welcome):
             self._connection.encoder.limits = message.limits
             self._greet(None)
         elif isinstance(message, handshake.Refused):
             text = f"the worker speaks versions {message.versions}, not {handshake.VERSIONS}"
             self._greet(ProtocolVersionError(text))
-        elif not isinstance(message, replies.Started | callbacks.Release):
+        elif not isinstance(message, replies.Started):
             raise InternalError(f"nobody takes {message!r}; please report this")
 
     def _greet(self, error: Exception | None) -> None:
@@ -365,7 +366,7 @@ class Supervisor:
         self._connection.fail_all(lambda: _copied(death))
         if self._process is not None:
             self._process.discard()
-        self._functions.cancel_all()
+        self._calls.end(_copied(death))
         if not self._ended.done():
             self._ended.set_result(None)
 
