@@ -34,7 +34,7 @@ from isthmus.transport import Emitter, Transport
 from isthmus.values import pack
 from isthmus.wire import callbacks, requests
 from isthmus.wire.frames import Buffer, Received
-from isthmus.wire.parts import NameDescription, Value
+from isthmus.wire.parts import MainProgram, NameDescription, Value
 from isthmus.worker.alarm import Alarm
 from isthmus.worker.answers import (
     AnswerReader,
@@ -102,6 +102,7 @@ class WorkerSession:
         unpickle: Load values that come as pickles. That runs code of the worker's cells in the
             host. Otherwise they stay :class:`PackedValue`, and capabilities refuse them.
         main: Let the session's module be the worker's ``__main__``.
+        program: The program that the cells are: what ``sys.argv`` is, and the like.
 
     Threads: any running loop, for the methods that are awaited; they are done on the loop of the
     session.
@@ -133,6 +134,7 @@ class WorkerSession:
         start_timeout: float = START_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
         unpickle: bool = False,
+        program: MainProgram | None = None,
     ) -> None:
         given, chain = by_name(capabilities), checked_chain(interceptors)
         if input is not None:
@@ -160,6 +162,7 @@ class WorkerSession:
             "hooks": hooks,
             "events": emitter.active,
             "mime": emitter.wants_mime,
+            "program": program,
         }
 
         blocked = options["blocked_seconds"] if emitter.active else None
