@@ -275,6 +275,21 @@ async def test_interrupting_a_cell_cancels_what_it_does_and_not_the_task(
     assert await session.execute("await asyncio.sleep(0, asyncio.current_task().cancelling())") == 0
 
 
+@on_one_loop
+@requirement("3.2-cancel-ours")
+async def test_no_request_to_cancel_a_thread_cell_is_left_to_the_next_one(
+    session: AnySession,
+) -> None:
+    """The task has to swallow it, and may hear of its next cell in the same moment."""
+    for _ in range(20):
+        code = "started = True\nawait asyncio.sleep(30)"
+        waiting = asyncio.ensure_future(session.run(code, context="thread"))
+        await until(session, "globals().pop('started', False)")
+        assert session.interrupt()
+        assert (await waiting).status == "cancelled"
+        assert await session.execute("asyncio.current_task().cancelling()") == 0
+
+
 @requirement("3.2-cancel-ours")
 async def test_a_cell_may_swallow_its_cancellation_and_the_next_is_not_hit(
     session: AnySession, context: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -644,7 +645,7 @@ async def test_errors_point_at_the_same_line_and_column_in_every_context(
 
     places = {context: await place(context) for context in CONTEXTS}
     assert len(set(places.values())) == 1, places
-    assert "line 2, in <module>\n    y = (x +\n         ^^" in (places["async"] or "")
+    assert re.search(r"line 2, in <module>\n    y = \(x \+\n {9}[~^]", places["async"] or "")
 
 
 @requirement("3.1-nested-bodies-untouched")
