@@ -130,9 +130,12 @@ class WorkerExecutor(AsyncExecutor):
         self.service.cell_started(run.number)
 
     def cell_ended(self, run: CellRun) -> None:
-        """Send the outcome. A cell that was given up has been told of."""
+        """Send the outcome, unless cells nested in this one still run: then it waits for them.
+
+        A cell that was given up has been told of.
+        """
         super().cell_ended(run)
-        if not run.abandoned:
+        if not run.abandoned and not run.children:
             self.service.send_outcome(run)
 
     def _emit_finished(self, run: CellRun) -> None:
