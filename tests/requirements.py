@@ -316,6 +316,10 @@ REQUIREMENTS: dict[str, str] = {
         "output of its cell, in order; closing them or forking does not touch the wire."
     ),
     "7.4-values": "Values cross plain, else pickled and packed until asked, else as their repr.",
+    "7.4-large": (
+        "Large memory is copied once by its sender and mapped by its receiver, in both directions; "
+        "it is freed with the last view, and what is hostile or does not fit is refused by name."
+    ),
     "7.4-capabilities": (
         "Capabilities and input() call back to the host from every context, at the same time, "
         "through the interceptors, and are cancelled with their cell."

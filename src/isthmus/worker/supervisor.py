@@ -110,7 +110,6 @@ class Supervisor:
         try:
             async with asyncio.timeout(timeout):
                 await self._connect()
-                self._connection.send(handshake.Hello(handshake.VERSIONS, software=SOFTWARE))
                 await self._greeted
                 await self.ask(requests.Open, **opening)
             is_open = True
@@ -135,6 +134,7 @@ class Supervisor:
         with ExitStack() as undo:
             ours, theirs = map(undo.enter_context, socket.socketpair())
             self._process = WorkerProcess(self._launch, theirs, self.flight.capture, self._exited)
+            self._connection.greet(ours, SOFTWARE)
             await self._loop.create_unix_connection(lambda: self._connection, sock=ours)
             undo.pop_all()
             theirs.close()
@@ -207,7 +207,7 @@ class Supervisor:
         elif isinstance(message, callbacks.Cancel):
             self._functions.cancel(message.request)
         elif isinstance(message, handshake.Welcome):
-            self._connection.encoder.limits = message.limits
+            self._connection.agree(message)
             self._greet(None)
         elif isinstance(message, handshake.Refused):
             text = f"the worker speaks versions {message.versions}, not {handshake.VERSIONS}"
@@ -304,6 +304,7 @@ class Supervisor:
     def discard(self) -> None:
         """End the process where nobody can wait for that. Idempotent."""
         self._connection.abort()
+        self._connection.close()
         if self._process is not None:
             self._process.discard()
 
@@ -338,6 +339,7 @@ class Supervisor:
         self._greet(_copied(death))
         look_at(self._greeted)
         self._connection.fail_all(lambda: _copied(death))
+        self._connection.close()
         if self._process is not None:
             self._process.discard()
         self._functions.cancel_all()
