@@ -348,6 +348,10 @@ REQUIREMENTS: dict[str, str] = {
     "7.6-fork-server-fails": (
         "A fork server that cannot import, has died, is busy or closed is a named error at once."
     ),
+    "7.7-pool": (
+        "A pool gives workers that wait to sessions in the order of coming, each to one, never one "
+        "that has died; it has limits, counts, and an end with a report."
+    ),
     # asyncio.run in a cell
     "10-asyncio-run": (
         "asyncio.run and asyncio.Runner in session code run a task of the home loop to its end, in "

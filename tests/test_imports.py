@@ -88,7 +88,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "values": frozenset({"PackedValue._unpickle", "pack"}),
     "worker": frozenset(
         {
-            "HostFunctions._answer",
+            "HostCalls._answer",
             "Link._deliver",
             "Link._readable",
             "Service._do",

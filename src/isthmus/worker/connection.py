@@ -75,6 +75,14 @@ class HostConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._companions: HostCompanions | None = None
 
+    def serve(
+        self,
+        on_message: Callable[[Received[Any]], object],
+        on_lost: Callable[[ProtocolError | None], object],
+    ) -> None:
+        """Call others from now on."""
+        self._on_message, self._on_lost = on_message, on_lost
+
     # -- asyncio's side ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from dataclasses import astuple
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from isthmus.ending import CloseReport
 from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
 from isthmus.events import Display, Event, Output, OutputDropped
 from isthmus.executor import AsyncExecutor
+from isthmus.jobs import Job, current_job
 from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
@@ -35,11 +37,12 @@ from isthmus.values import TEXT_CHARACTERS, PackedValue, pack
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import Owned, Value
+from isthmus.worker.calls import Calls
 from isthmus.worker.capture import Capture
 from isthmus.worker.leaving import leave
 from isthmus.worker.link import Link
 from isthmus.worker.prompt_start import begin_now
-from isthmus.worker.remote_capability import Calls, RemoteCapability
+from isthmus.worker.remote_capability import RemoteCapability
 from isthmus.worker.usage import own_usage
 
 _OUTPUT = (Output, OutputDropped, Display)
@@ -158,7 +161,7 @@ class Service:
     def __init__(self, link: Link, capture: Capture) -> None:
         self._link = link
         self._capture = capture
-        self._calls = Calls(link)
+        self._calls = Calls(link, self._home_loop)
         self._transport: LinkTransport | None = None
         self._session: WorkerSideSession | None = None
         self._opened = requests.Open(0)
@@ -169,6 +172,10 @@ class Service:
         self._started = time.monotonic()
         self.tells_all = False
         self.done = self._loop.create_future()
+
+    def _home_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Where cells wait for the host's answers."""
+        return self._session.manager.loop if self._session is not None else None
 
     @property
     def _executor(self) -> WorkerExecutor:
@@ -263,7 +270,8 @@ class Service:
             self._fail(message.id, error)
             return
         if isinstance(answer, Coroutine):
-            task = asyncio.Task(self._finish(message, answer), loop=self._loop)
+            parent = self._job(getattr(message, "parent", 0))
+            task = self._task_of(parent, self._finish(message, answer))
             self._note_task(message.id, task)
         elif answer is not None:
             self._reply(answer, buffers)
@@ -377,7 +385,11 @@ class Service:
     ) -> None:
         """Run a cell until it waits or ends; one that waits goes on in a task."""
         self._owed[message.cell] = message
-        task = begin_now(self._see_to(message, work), self._loop)
+        seeing_to = self._see_to(message, work)
+        parent = self._job(message.parent)
+        task = (
+            begin_now(seeing_to, self._loop) if parent is None else self._task_of(parent, seeing_to)
+        )
         if task is not None:
             self._note_task(message.id, task)
 
@@ -392,6 +404,18 @@ class Service:
                 self._fail(message.id, error)
         else:
             self.send_outcome(run)
+
+    def _job(self, number: int) -> Job | None:
+        """The cell with this number, if there is one that has not ended; None for 0."""
+        home = self.session.manager.current_home if number else None
+        jobs = home.unended() if home is not None else []
+        return next((job for job in jobs if job.number == number), None)
+
+    def _task_of(self, parent: Job | None, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that does *work* as code of the cell *parent* would."""
+        context = copy_context()
+        context.run(current_job.set, parent)
+        return asyncio.Task(work, loop=self._loop, context=context)
 
     def cell_started(self, number: int) -> None:
         """The code of a cell is about to run. Threads: the cell's."""

@@ -23,6 +23,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 
 from isthmus.errors import ProtocolError
@@ -93,13 +94,12 @@ class Parcel:
 def _filled(memory: memoryview) -> int:
     """The descriptor of a file that holds what *memory* does, and never anything else."""
     descriptor = os.memfd_create("isthmus", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
+    with ExitStack() as undo:
+        undo.callback(os.close, descriptor)
         while memory:
             memory = memory[os.write(descriptor, memory) :]
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        undo.pop_all()
     return descriptor
 
 
