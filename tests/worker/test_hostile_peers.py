@@ -291,7 +291,9 @@ async def main():
         class Told:
             lines_at_once = 1
             def send(self, event):
-                text = getattr(event, "text", "")
+                if getattr(event, "stream", "") != "stdout":
+                    return
+                text = event.text
                 print(text.replace("in", "").strip(), flush=True)
                 if text.strip() and ("in" in text or " " in text):
                     said.put_nowait(text)

@@ -59,7 +59,7 @@ async def test_large_memory_is_mapped_on_both_sides_and_freed() -> None:
         assert (maps(), memory.nbytes) == (1, LARGE)
         return Memory(bytes(memory) * 2)  # type: ignore[name-defined]  # noqa: F821
 
-    async with WorkerSession(unpickle=True, capabilities=[twice]) as session:
+    async with WorkerSession(capabilities=[twice]) as session:
         pid = session.pid
         assert pid is not None
         await session.execute(MEMORY + f"data = bytes(range(256)) * ({LARGE} // 256)")
@@ -85,7 +85,7 @@ async def test_large_memory_is_mapped_on_both_sides_and_freed() -> None:
 @requirement("7.4-large")
 async def test_arrays_of_numpy_cross_as_they_are() -> None:
     pytest.importorskip("numpy")
-    async with WorkerSession(unpickle=True) as session:
+    async with WorkerSession() as session:
         array = await session.execute(f"import numpy; numpy.arange({LARGE})")
         assert maps() == 1
         assert int(array.sum()) == LARGE * (LARGE - 1) // 2
