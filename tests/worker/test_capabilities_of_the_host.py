@@ -369,18 +369,20 @@ class Client:
 @requirement("7.4-capabilities")
 async def test_what_is_entered_when_its_cell_ends_is_left(new_worker: NewWorker) -> None:
     log: list[str] = []
-    async with new_worker(capabilities={"client": lambda: Client(log)}) as session:
+    tools = {"client": lambda: Client(log), "ready": lambda: log.append("ready")}
+    async with new_worker(capabilities=tools) as session:
         for context in CONTEXTS:
             entered = cell("""
                 with client() as c:
                     print(repr(c))
+                    ready()
                     await asyncio.Event().wait()
                 """)
             running = asyncio.ensure_future(session.run(entered, context=context))
-            await eventually(lambda: log == ["open"])
+            await eventually(lambda: log == ["open", "ready"])
             session.interrupt()
             assert (await running).stdout == "<a client>\n"
-            assert log == ["open", "closed CancelledError"]
+            assert log == ["open", "ready", "closed CancelledError"]
             log.clear()
         with pytest.raises(WorkerDied):
             await session.run("with client(): import os; os._exit(1)")
