@@ -17,6 +17,7 @@ from benchmarks.memory import idle_session
 from benchmarks.output import output
 from benchmarks.ownership import many_tasks, open_and_close, trivial_cells
 from benchmarks.stalls import longest_stall
+from benchmarks.values import values
 from benchmarks.worker import worker
 
 GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
@@ -26,6 +27,7 @@ GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
     "output": (output,),
     "interrupts": (interrupts,),
     "ownership": (trivial_cells, many_tasks, open_and_close),
+    "values": (values,),
     "worker": (worker,),
 }
 """Memory first: later cases leave memory that the allocator keeps."""
