@@ -9,8 +9,9 @@ Threads: the loop's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from isthmus.delegates import Delegate
@@ -79,9 +80,9 @@ class HostCalls:
         """Take a request, a cancellation, or the end of an object."""
         message = received.message
         if isinstance(message, callbacks.CallCapability):
-            self._begin(message.id, self._call(message, received.buffers))
+            self._begin(message.id, partial(self._call, message, received.buffers))
         elif isinstance(message, callbacks.Step):
-            self._begin(message.id, self._step(message, received.buffers))
+            self._begin(message.id, partial(self._step, message, received.buffers))
         elif isinstance(message, callbacks.Release):
             self._objects.release(message.object)
         elif (task := self._tasks.get(message.request)) is not None:
@@ -96,15 +97,20 @@ class HostCalls:
             task.cancel()
         self._objects.release_all(error)
 
-    def _begin(self, number: int, work: Coroutine[Any, Any, Result]) -> None:
+    def _begin(self, number: int, work: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         """Have *work* done; its outcome is the answer to the request with this number."""
         task = self._tasks[number] = asyncio.ensure_future(self._answer(number, work))
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        task.add_done_callback(partial(self._ended, number))
 
-    async def _answer(self, number: int, work: Coroutine[Any, Any, Result]) -> None:
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        del self._tasks[number]
+        if task.cancelled():  # before it had begun: in the same moment in which it was asked for
+            self._sender.send(replies.Failed(number, failure_of(asyncio.CancelledError())))
+
+    async def _answer(self, number: int, work: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         buffers = list[Buffer]()
         try:
-            self._sender.send(self._reply(number, await work, buffers), buffers)
+            self._sender.send(self._reply(number, await work(), buffers), buffers)
         except MessageTooLargeError as error:
             self._sender.send(replies.Failed(number, failure_of(error)))
         except GeneratorExit:  # the task is being destroyed
