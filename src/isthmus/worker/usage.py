@@ -15,6 +15,9 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes of one unit of ``ru_maxrss``."""
 
 
+_ROOT = Path("/")
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a process uses.
@@ -54,12 +57,13 @@ class OutOfMemoryCount:
 
     Arguments:
         pid: Of a process in the group.
+        root: Of the file system.
 
     Where there is no control group, or it does not tell, the count is never seen to rise.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._path = _events_file(pid)
+    def __init__(self, pid: int, root: Path = _ROOT) -> None:
+        self._path = _events_file(pid, root)
         self._before = self._read()
 
     def has_risen(self) -> bool:
@@ -75,16 +79,25 @@ class OutOfMemoryCount:
         return int(found[1]) if found else 0
 
 
-def _events_file(pid: int) -> Path | None:
+def _events_file(pid: int, root: Path) -> Path | None:
     """Where the kernel counts, in either version of control groups."""
     try:
-        text = Path(f"/proc/{pid}/cgroup").read_text()
+        text = (root / f"proc/{pid}/cgroup").read_text()
     except OSError:
         return None
     for line in text.splitlines():
         _, kinds, group = line.split(":", 2)
         if not kinds:
-            return Path(f"/sys/fs/cgroup{group}/memory.events")
+            return _nearest(root / "sys/fs/cgroup", group, "memory.events")
         if "memory" in kinds.split(","):
-            return Path(f"/sys/fs/cgroup/memory{group}/memory.oom_control")
+            return _nearest(root / "sys/fs/cgroup/memory", group, "memory.oom_control")
     return None
+
+
+def _nearest(mounted: Path, group: str, name: str) -> Path | None:
+    """The file *name* of *group*, or else of what is around it.
+
+    A container may see the path that a group has outside, and nothing but its own group mounted.
+    """
+    folder = mounted / group.lstrip("/")
+    return next((it / name for it in (folder, *folder.parents) if (it / name).exists()), None)
