@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -24,13 +23,6 @@ requirement = pytest.mark.requirement
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    """Makes the workers of this file."""
-    with ForkServer() as server:
-        yield server
-
-
 # -- forks -----------------------------------------------------------------------------------------
 
 FORK = """
@@ -46,9 +38,9 @@ STATUS = {"pass": 0, "sys.exit(5)": 5, "sys.exit('why')": 1, "1 / 0": 1, "os._ex
 
 @requirement("7.5-faults")
 async def test_a_child_that_a_cell_forks_ends_as_a_program_does_and_says_nothing_to_the_host(
-    server: ForkServer, context: str
+    fork_server: ForkServer, context: str
 ) -> None:
-    async with WorkerSession(fork_server=server) as session:
+    async with WorkerSession(fork_server=fork_server) as session:
         for body, status in STATUS.items():
             source = FORK.format(f"print('in the child'); {body}")
             result = await session.run(source, context=context)  # type: ignore[arg-type]
@@ -62,8 +54,8 @@ async def test_a_child_that_a_cell_forks_ends_as_a_program_does_and_says_nothing
 
 
 @requirement("7.5-faults")
-async def test_multiprocessing_and_subprocess_work_in_cells(server: ForkServer) -> None:
-    async with WorkerSession(fork_server=server) as session:
+async def test_multiprocessing_and_subprocess_work_in_cells(fork_server: ForkServer) -> None:
+    async with WorkerSession(fork_server=fork_server) as session:
         source = """
             import multiprocessing, subprocess
             def square(x):
@@ -81,8 +73,8 @@ async def test_multiprocessing_and_subprocess_work_in_cells(server: ForkServer) 
 
 
 @requirement("7.5-faults")
-async def test_a_worker_without_its_standard_descriptors_goes_on(server: ForkServer) -> None:
-    async with WorkerSession(fork_server=server) as session:
+async def test_a_worker_without_its_standard_descriptors_goes_on(fork_server: ForkServer) -> None:
+    async with WorkerSession(fork_server=fork_server) as session:
         result = await session.run("import os; os.closerange(0, 3); print('still')")
         assert (result.status, result.stdout) == ("ok", "still\n")
         assert (await session.run("print('here'); 5", context="thread")).value == 5
@@ -111,9 +103,9 @@ def is_socket(number):
     ],
 )
 async def test_a_worker_that_loses_or_spoils_its_descriptors_dies_of_a_named_cause(
-    source: str, cause: str, server: ForkServer
+    source: str, cause: str, fork_server: ForkServer
 ) -> None:
-    async with WorkerSession(fork_server=server) as session:
+    async with WorkerSession(fork_server=fork_server) as session:
         with pytest.raises(WorkerDied, match=cause):
             await asyncio.wait_for(session.run(SOCKETS + source), WAIT_SECONDS)
             await asyncio.wait_for(session.run("await asyncio.sleep(0.1)"), WAIT_SECONDS)
@@ -122,8 +114,10 @@ async def test_a_worker_that_loses_or_spoils_its_descriptors_dies_of_a_named_cau
 
 
 @requirement("7.5-limits")
-async def test_limits_that_are_reached_are_errors_of_the_cell(server: ForkServer) -> None:
-    async with WorkerSession(limits=WorkerLimits(open_files=64), fork_server=server) as session:
+async def test_limits_that_are_reached_are_errors_of_the_cell(fork_server: ForkServer) -> None:
+    async with WorkerSession(
+        limits=WorkerLimits(open_files=64), fork_server=fork_server
+    ) as session:
         source = "files = []\nwhile True: files.append(open('/dev/null'))"
         with pytest.raises(RemoteError, match="Too many open files"):
             await session.execute(source)
@@ -148,8 +142,10 @@ class Bad:
 
 
 @requirement("7.4-values")
-async def test_values_whose_pickling_raises_or_hangs_or_whose_repr_does(server: ForkServer) -> None:
-    async with WorkerSession(fork_server=server, grace_seconds=0.2) as session:
+async def test_values_whose_pickling_raises_or_hangs_or_whose_repr_does(
+    fork_server: ForkServer,
+) -> None:
+    async with WorkerSession(fork_server=fork_server, grace_seconds=0.2) as session:
         for body in ("raise ValueError('no')", "raise SystemExit(3)", "return self.what"):
             await session.execute(BAD.format(body))
             shown = await session.execute("bad = Bad(1); bad")
@@ -165,14 +161,14 @@ async def test_values_whose_pickling_raises_or_hangs_or_whose_repr_does(server: 
 
 
 @requirement("7.4-values")
-async def test_values_whose_unpickling_raises_on_either_side(server: ForkServer) -> None:
+async def test_values_whose_unpickling_raises_on_either_side(fork_server: ForkServer) -> None:
     class There:
         """Cannot be loaded in the worker."""
 
         def __reduce__(self) -> tuple[object, ...]:
             return int, ("no number",)
 
-    async with WorkerSession(fork_server=server) as session:
+    async with WorkerSession(fork_server=fork_server) as session:
         with pytest.raises(ValueLoadError, match="no number"):
             await session.set("x", There())
         with pytest.raises(ValueLoadError, match="no number"):
@@ -189,7 +185,7 @@ async def test_values_whose_unpickling_raises_on_either_side(server: ForkServer)
 
 
 @requirement("7.4-values")
-async def test_a_message_of_any_size_is_cut_and_arrives(server: ForkServer) -> None:
-    async with WorkerSession(fork_server=server) as session:
+async def test_a_message_of_any_size_is_cut_and_arrives(fork_server: ForkServer) -> None:
+    async with WorkerSession(fork_server=fork_server) as session:
         with pytest.raises(RemoteError, match="70000000 characters"):
             await session.execute("raise ValueError('x' * 70_000_000)")

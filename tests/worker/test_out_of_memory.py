@@ -38,7 +38,7 @@ def test_the_count_of_the_group_is_read(kind: str, tmp_path: Path) -> None:
     events = tmp_path / "sys/fs/cgroup" / path
     events.parent.mkdir(parents=True)
     events.write_text(text.format(4))
-    count = OutOfMemoryCount(77, tmp_path)
+    count = OutOfMemoryCount(77, str(tmp_path))
     assert not count.has_risen()
     events.write_text(text.format(5))
     assert count.has_risen()
@@ -49,10 +49,10 @@ def test_the_count_of_the_group_is_read(kind: str, tmp_path: Path) -> None:
 @requirement("7.5-memory")
 @pytest.mark.parametrize("lines", ["", "0::/nowhere", "3:cpuset:/"])
 def test_where_nothing_is_told_nothing_is_said(lines: str, tmp_path: Path) -> None:
-    assert not OutOfMemoryCount(77, tmp_path).has_risen()  # there is no such process
+    assert not OutOfMemoryCount(77, str(tmp_path)).has_risen()  # there is no such process
     (tmp_path / "proc/77").mkdir(parents=True)
     (tmp_path / "proc/77/cgroup").write_text(lines)
-    assert not OutOfMemoryCount(77, tmp_path).has_risen()
+    assert not OutOfMemoryCount(77, str(tmp_path)).has_risen()
 
 
 LIMIT = 200 << 20

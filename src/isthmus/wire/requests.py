@@ -14,6 +14,8 @@ from isthmus.wire.parts import (
     CapabilityDescription,
     CellNumber,
     Id,
+    MainProgram,
+    ProcessLimits,
     RequestedContext,
     Seconds,
     Value,
@@ -41,6 +43,8 @@ class Open(Request, frozen=True, tag=True):
         events: Whether the host wants to hear of events.
         mime: Whether it wants the rich form of each cell's value in them.
         pickle: Whether it takes pickles; otherwise the worker sends plain values and ``repr``.
+        program: The program that the cells are; None where they are none.
+        limits: What the worker may use from now on, where it was started without limits.
     """
 
     name: str = "session"
@@ -56,6 +60,8 @@ class Open(Request, frozen=True, tag=True):
     events: bool = False
     mime: bool = False
     pickle: bool = True
+    program: MainProgram | None = None
+    limits: ProcessLimits | None = None
 
 
 class Reset(Request, frozen=True, tag=True):

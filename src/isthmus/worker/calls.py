@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from isthmus.errors import IsthmusError, LoopError, RemoteError
 from isthmus.jobs import outside_cells
+from isthmus.prompt_future import PromptFuture
 from isthmus.remote_failures import same_error
 from isthmus.values import PackedValue, pack
 from isthmus.wire import callbacks, replies
@@ -60,6 +61,8 @@ class Answer(NamedTuple):
     @property
     def value(self) -> Any:
         """The object itself."""
+        if self.message.value is None:
+            return None
         return PackedValue(self.message.value, self.buffers).load(trusted=True)
 
 
@@ -75,7 +78,7 @@ class Call:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.number = 0
-        self.future: asyncio.Future[Answer] = loop.create_future()
+        self.future = PromptFuture[Answer](loop=loop)
 
 
 class Calls:
@@ -92,7 +95,7 @@ class Calls:
     def __init__(self, link: Link, home: Home) -> None:
         self._link = link
         self._home = home
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, PromptFuture[Answer]] = {}
 
     def new(self, what: str) -> Call:
         """A call that is not sent yet.
@@ -170,9 +173,9 @@ class Calls:
         if future is None or future.done():
             return
         if isinstance(message, replies.Failed):
-            future.set_exception(_raised(message.error, received.buffers))
+            future.fail(_raised(message.error, received.buffers))
         else:
-            future.set_result(Answer(message, received.buffers, handle))
+            future.resolve(Answer(message, received.buffers, handle))
 
 
 def _raised(failure: Failure, buffers: list[Buffer]) -> BaseException:

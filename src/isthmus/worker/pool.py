@@ -18,7 +18,8 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any
@@ -36,6 +37,7 @@ from isthmus.errors import (
     WorkerStartError,
 )
 from isthmus.transport import Emitter
+from isthmus.wire.parts import ProcessLimits
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.flight import Flight
 from isthmus.worker.fork_server import ForkServer
@@ -48,7 +50,12 @@ from isthmus.worker.supervisor import Supervisor
 STARTS_AT_ONCE = 4
 """How many workers are on their way at once: more would only share the processors; from the air."""
 
-_OF_THE_POOL = frozenset({"python", "cwd", "env", "limits", "fork_server"})
+REPLACEMENT_SECONDS = 0.01
+"""How long after a worker was given to a session another is started in its place, where nobody
+waits for one: starting it at once would take the processor from the session's first cell; from the
+air."""
+
+_OF_THE_POOL = frozenset({"python", "cwd", "env", "fork_server"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +184,7 @@ class WorkerPool:
         self._waiting: deque[asyncio.Future[_Member]] = deque()
         self._sessions: weakref.WeakSet[PooledSession] = weakref.WeakSet()
         self._all_ended = asyncio.Event()
+        self._replacing: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[PoolReport] | None = None
         self._counts = {"started": 0, "served": 0, "died": 0, "failed": 0}
         self._waited, self._longest_wait = 0.0, 0.0
@@ -190,7 +198,7 @@ class WorkerPool:
         Arguments:
             name: The session's name.
             options: Those of :class:`WorkerSession`, but for those of the process, which are the
-                pool's.
+                pool's. *limits* can be lower than the pool's, and hold from then on.
 
         Raises:
             TypeError: *options* has one that is the pool's.
@@ -240,7 +248,7 @@ class WorkerPool:
     async def begin(
         self, new: Callable[[], Supervisor], opening: Opening, timeout: float | None
     ) -> Supervisor:
-        """A worker for a session, in which it is open. As :data:`isthmus.worker.lives.Source` says.
+        """A worker for a session, in which it is open: a :data:`~isthmus.worker.lives.Source`.
 
         One that turns out to have died meanwhile is told of by its supervisor, and another taken;
         the last of :attr:`max_size` that do so in a row fails the session.
@@ -302,7 +310,10 @@ class WorkerPool:
                 member.retire.cancel()
             self._in_use.add(member)
             waiter.set_result(member)
-        self._fill()
+        if self._waiting:
+            self._fill()
+        else:
+            self._fill_soon()
 
     def _would_wait(self) -> bool:
         return len(self._idle) <= len(self._waiting)
@@ -314,8 +325,16 @@ class WorkerPool:
 
     # -- starting ----------------------------------------------------------------------------
 
+    def _fill_soon(self) -> None:
+        if self._replacing is None and self._closing is None:
+            loop = asyncio.get_running_loop()
+            self._replacing = loop.call_later(REPLACEMENT_SECONDS, self._fill)
+
     def _fill(self) -> None:
         """Start as many workers as are wanted and allowed."""
+        if self._replacing is not None:
+            self._replacing.cancel()
+            self._replacing = None
         if self._closing is not None:
             return
         wanted = self.min_idle + len(self._waiting) - len(self._idle) - len(self._starts)
@@ -416,6 +435,8 @@ class WorkerPool:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_exception(PoolClosedError("the pool was closed"))
+        if self._replacing is not None:
+            self._replacing.cancel()
         for start in self._starts:
             start.cancel()
         reports = await asyncio.gather(*(it.close(timeout) for it in sessions))
@@ -485,13 +506,32 @@ class PooledSession(WorkerSession):
     left its place in the pool, too.
     """
 
-    def __init__(self, pool: WorkerPool, name: str = "session", **options: Any) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        name: str = "session",
+        *,
+        limits: WorkerLimits | None = None,
+        **options: Any,
+    ) -> None:
         taken = sorted(_OF_THE_POOL & set(options))
         if taken:
             raise TypeError(f"{', '.join(taken)}: an option of the pool, not of its sessions")
         super().__init__(name, **options)
-        self._lives.source = pool.begin
+        self._lives.source = partial(_begin_within, pool, limits)
         pool.enroll(self)
+
+
+async def _begin_within(
+    pool: WorkerPool,
+    limits: WorkerLimits | None,
+    new: Callable[[], Supervisor],
+    opening: Opening,
+    timeout: float | None,
+) -> Supervisor:
+    """A worker that has *limits* from the session's beginning on, beside those of the pool."""
+    given = None if limits is None else ProcessLimits(**asdict(limits))
+    return await pool.begin(new, lambda: {**opening(), "limits": given}, timeout)
 
 
 def _check_sizes(min_idle: int, max_size: int, max_waiting: int | None) -> None:

@@ -85,13 +85,13 @@ class RemoteCapability(Capability):
     async def _call_later(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Send the call when this is awaited, and wait for the answer."""
         make = self._request("async")
-        answer = await self._calls.ask(make, (args, kwargs), self._what)
+        answer = await self._calls.ask(make, _given(args, kwargs), self._what)
         self._awaits = self._awaits or answer.message.awaited
         return result_of(answer)
 
     def _call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any], colour: Colour) -> Answer:
         """Send the call from this thread, and wait for the answer."""
-        make, given = self._request(colour), (args, kwargs)
+        make, given = self._request(colour), _given(args, kwargs)
         if not can_run_sync():  # the error says why not, and nothing is sent
             return self._wait(self._calls.ask(make, given, self._what))  # type: ignore[no-any-return]
         call = self._calls.new(self._what)
@@ -121,6 +121,11 @@ class RemoteCapability(Capability):
             )
 
         return make
+
+
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What there is to send; None without arguments."""
+    return (args, kwargs) if args or kwargs else None
 
 
 async def _answer_to(call: Call) -> Answer:

@@ -5,17 +5,14 @@ Refuses to know: limits, who asks.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes of one unit of ``ru_maxrss``."""
-
-
-_ROOT = Path("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ def peak_memory(used: resource.struct_rusage) -> int:
 
 def _resident_bytes() -> int:
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(_text("/proc/self/statm").split()[1])
     except (OSError, IndexError, ValueError):
         return 0
     return pages * resource.getpagesize()
@@ -57,12 +54,12 @@ class OutOfMemoryCount:
 
     Arguments:
         pid: Of a process in the group.
-        root: Of the file system.
+        root: What stands before every path; tests have one of their own.
 
     Where there is no control group, or it does not tell, the count is never seen to rise.
     """
 
-    def __init__(self, pid: int, root: Path = _ROOT) -> None:
+    def __init__(self, pid: int, root: str = "") -> None:
         self._path = _events_file(pid, root)
         self._before = self._read()
 
@@ -72,32 +69,41 @@ class OutOfMemoryCount:
 
     def _read(self) -> int:
         try:
-            text = self._path.read_text() if self._path is not None else ""
+            text = _text(self._path) if self._path is not None else ""
         except OSError:
             return 0
         found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
         return int(found[1]) if found else 0
 
 
-def _events_file(pid: int, root: Path) -> Path | None:
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _events_file(pid: int, root: str) -> str | None:
     """Where the kernel counts, in either version of control groups."""
     try:
-        text = (root / f"proc/{pid}/cgroup").read_text()
+        text = _text(f"{root}/proc/{pid}/cgroup")
     except OSError:
         return None
     for line in text.splitlines():
         _, kinds, group = line.split(":", 2)
         if not kinds:
-            return _nearest(root / "sys/fs/cgroup", group, "memory.events")
+            return _nearest(f"{root}/sys/fs/cgroup", group, "memory.events")
         if "memory" in kinds.split(","):
-            return _nearest(root / "sys/fs/cgroup/memory", group, "memory.oom_control")
+            return _nearest(f"{root}/sys/fs/cgroup/memory", group, "memory.oom_control")
     return None
 
 
-def _nearest(mounted: Path, group: str, name: str) -> Path | None:
+def _nearest(mounted: str, group: str, name: str) -> str | None:
     """The file *name* of *group*, or else of what is around it.
 
     A container may see the path that a group has outside, and nothing but its own group mounted.
     """
-    folder = mounted / group.lstrip("/")
-    return next((it / name for it in (folder, *folder.parents) if (it / name).exists()), None)
+    folder = f"{mounted}{group.rstrip('/')}"
+    while not os.path.exists(f"{folder}/{name}"):
+        if folder == mounted:
+            return None
+        folder = os.path.dirname(folder)
+    return f"{folder}/{name}"
