@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -266,6 +267,18 @@ async def test_requests_that_the_server_is_too_busy_to_read_are_kept_for_it(
         await asyncio.gather(*starts)
         assert len(_children_of(server.pid)) == len({it.pid for it in sessions}) == 8
         await asyncio.gather(*(it.close() for it in sessions))
+
+
+@requirement("7.6-forked")
+def test_a_server_that_is_dropped_says_so_and_ends() -> None:
+    server = ForkServer()
+    server.start()
+    pid = server.pid
+    assert pid is not None
+    with pytest.warns(ResourceWarning, match="unclosed <isthmus"):
+        del server
+        gc.collect()
+    assert not _runs(pid)
 
 
 @requirement("7.6-forked")

@@ -27,7 +27,7 @@ from isthmus import (
     WorkerSession,
     WorkerStartError,
 )
-from support import WAIT_SECONDS, LoopThread, eventually
+from support import WAIT_SECONDS, LoopThread, eventually, on_other_loops
 
 requirement = pytest.mark.requirement
 
@@ -247,6 +247,19 @@ async def test_sessions_and_pools_that_are_dropped_say_so_and_their_workers_end(
             gc.collect()
         async with pool.session() as session:  # its place is free again
             assert await session.execute("1") == 1
+
+
+@on_other_loops
+@requirement("7.7-pool")
+async def test_the_kind_of_the_hosts_loop_makes_no_difference(server: ForkServer) -> None:
+    async with WorkerPool(min_idle=1, max_size=2, fork_server=server) as pool:
+
+        async def user(number: int) -> int:
+            async with pool.session() as session:
+                result: int = await session.execute(f"{number} + 1")
+                return result
+
+        assert await asyncio.gather(*(user(number) for number in range(5))) == [1, 2, 3, 4, 5]
 
 
 STEPS = 60

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -235,6 +236,13 @@ class ForkServer:
     ) -> None:
         """Close it."""
         self.close()
+
+    def __del__(self) -> None:
+        """Say that a server was dropped without being closed, and close it."""
+        process = getattr(self, "_process", None)
+        if process is not None and process.returncode is None:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
 
 
 def _as_bytes(env: Mapping[str, str]) -> dict[bytes, bytes]:
