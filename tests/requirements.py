@@ -315,7 +315,15 @@ REQUIREMENTS: dict[str, str] = {
         "Whatever code writes to descriptors 0 to 2, from C and from child processes too, is the "
         "output of its cell, in order; closing them or forking does not touch the wire."
     ),
-    "7.4-values": "Values cross plain, else pickled and packed until asked, else as their repr.",
+    "7.4-values": "Values cross plain, else pickled, else as their repr, and never fail a cell.",
+    "7.4-trust": (
+        "Pickles of a worker are loaded where the host has asked for them, and of one that is not "
+        "trusted none are."
+    ),
+    "7.4-large": (
+        "Large memory is copied once by its sender and mapped by its receiver, in both directions; "
+        "it is freed with the last view, and what is hostile or does not fit is refused by name."
+    ),
     "7.4-capabilities": (
         "Capabilities and input() call back to the host from every context, at the same time, "
         "through the interceptors, and are cancelled with their cell."

@@ -167,4 +167,4 @@ class HostCalls:
         return Result(await used.take(message.step, argument), used.delegate)
 
     def _loaded(self, value: Any, buffers: list[Buffer]) -> Any:
-        return PackedValue(value, buffers).load(trusted=self._functions.unpickle)
+        return PackedValue(value, buffers).load(trusted=self._functions.trusted)

@@ -347,8 +347,8 @@ class WorkerPool:
 
     async def _start(self) -> Supervisor:
         """Start one worker, which then waits."""
-        flight = Flight("", Emitter(None), 0, unpickle=False)
-        functions = HostFunctions("", (), unpickle=False)
+        flight = Flight("", Emitter(None), 0, trusted=False)
+        functions = HostFunctions("", (), trusted=False)
         supervisor = Supervisor(self._launch, flight, functions, GRACE_SECONDS)
         await supervisor.start(None, self._start_timeout)
         return supervisor
