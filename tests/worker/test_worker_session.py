@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -323,8 +325,21 @@ async def test_the_kind_of_the_hosts_loop_makes_no_difference(
     async def tool() -> int:
         return 1
 
-    async with new_worker(capabilities=[tool]) as session:
+    @contextlib.asynccontextmanager
+    async def items() -> AsyncIterator[AsyncIterator[int]]:
+        async def count() -> AsyncIterator[int]:
+            for number in range(3):
+                await asyncio.sleep(0)
+                yield number
+
+        async with asyncio.timeout(30):  # needs one task for both ends
+            yield count()
+
+    async with new_worker(capabilities=[tool, items]) as session:
         assert await session.execute("await tool()") == 1
+        source = "async with items() as found: it = [x async for x in found]\nit"
+        for context in CONTEXTS:
+            assert await session.execute(source, context=context) == [0, 1, 2]
         with pytest.raises(CellTimeout):
             await session.execute("while True: pass", timeout=0.05)
         await session.restart()
