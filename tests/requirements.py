@@ -332,6 +332,9 @@ REQUIREMENTS: dict[str, str] = {
         "Death has a cause (exit code, signal) and carries the last output and the cells; all who "
         "wait hear of it at once; the session can be restarted."
     ),
+    "7.5-memory": (
+        "A worker that its control group has ended for want of memory is said to have died of that."
+    ),
     "7.5-faults": (
         "A worker that ends in any way in any state of the protocol, and a child that does not "
         "keep to it, end in a named error within a bound; nothing is left."

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -74,13 +73,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    """Makes the workers of this file, a hundred of them, in no time."""
-    with ForkServer() as server:
-        yield server
-
-
 class Hang:
     """A capability that never returns, and says so."""
 
@@ -113,12 +105,12 @@ async def errors_of(waiting: list[asyncio.Future[Any]]) -> list[Any]:
 @requirement("7.5-faults")
 @pytest.mark.parametrize(("way", "state"), ROWS)
 async def test_a_worker_that_ends_in_any_state_is_a_named_death_for_all_who_wait(
-    way: str, state: str, transport: MemoryTransport, server: ForkServer
+    way: str, state: str, transport: MemoryTransport, fork_server: ForkServer
 ) -> None:
     source, expected = WAYS[way]
     hang = Hang()
     async with WorkerSession(
-        capabilities={"hang": hang}, transport=transport, fork_server=server
+        capabilities={"hang": hang}, transport=transport, fork_server=fork_server
     ) as session:
         await session.execute(FALL.format(source))
         waiting: list[asyncio.Future[Any]] = [
@@ -163,9 +155,9 @@ await asyncio.sleep(0)
 @pytest.mark.parametrize("way", ["kill -9", "os._exit"])
 @pytest.mark.parametrize("end", ["close", "reset"])
 async def test_a_worker_that_ends_while_its_session_does_is_not_waited_for(
-    way: str, end: str, transport: MemoryTransport, server: ForkServer
+    way: str, end: str, transport: MemoryTransport, fork_server: ForkServer
 ) -> None:
-    async with WorkerSession(transport=transport, fork_server=server) as session:
+    async with WorkerSession(transport=transport, fork_server=fork_server) as session:
         await session.execute(FALL.format(WAYS[way][0]))
         await session.execute(STUBBORN)
         pid = session.pid
@@ -183,9 +175,9 @@ async def test_a_worker_that_ends_while_its_session_does_is_not_waited_for(
 
 @requirement("7.5-faults")
 async def test_what_a_cell_and_a_thread_exit_is_theirs_and_the_worker_goes_on(
-    server: ForkServer,
+    fork_server: ForkServer,
 ) -> None:
-    async with WorkerSession(fork_server=server) as session:
+    async with WorkerSession(fork_server=fork_server) as session:
         for context in ("async", "thread", "sync"):
             result = await session.run("import sys; sys.exit(3)", context=context)  # type: ignore[arg-type]
             assert (result.status, repr(result.error)) == ("error", "SystemExit(3)")

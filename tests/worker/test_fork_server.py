@@ -162,6 +162,18 @@ async def test_a_forked_worker_is_interrupted_and_killed_by_its_number(server: F
 
 
 @requirement("7.6-forked")
+async def test_ends_are_told_where_the_system_has_no_descriptors_of_processes(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    for fork_server in (None, server):
+        async with WorkerSession(fork_server=fork_server) as session:
+            with pytest.raises(WorkerDied) as died:
+                await session.run("import os; os._exit(7)")
+            assert died.value.exit_code == 7
+
+
+@requirement("7.6-forked")
 async def test_two_hundred_workers_one_after_the_other_leave_nothing(server: ForkServer) -> None:
     async def one(number: int) -> None:
         async with WorkerSession(fork_server=server) as session:
@@ -229,6 +241,28 @@ async def test_what_cannot_be_preloaded_fails_the_start_by_name(tmp_path: Path) 
 async def test_a_worker_that_cannot_begin_says_why(server: ForkServer, tmp_path: Path) -> None:
     with pytest.raises(WorkerStartError, match="No such file or directory"):
         await WorkerSession(fork_server=server, cwd=tmp_path / "missing").start()
+
+
+@requirement("7.6-fork-server-fails")
+async def test_a_server_without_descriptors_refuses_a_worker_and_keeps_the_others(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "low.py").write_text(
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with ForkServer(["low"], env=env) as server:
+        sessions: list[WorkerSession] = []
+        with pytest.raises(WorkerStartError, match="no descriptors left"):
+            while len(sessions) < 20:
+                session = WorkerSession(fork_server=server)
+                await session.start()
+                sessions.append(session)
+        assert await sessions[0].execute("1 + 1") == 2
+        await sessions.pop().close()
+        async with WorkerSession(fork_server=server) as session:
+            assert await session.execute("1 + 1") == 2
+        await asyncio.gather(*(it.close() for it in sessions))
 
 
 @requirement("7.6-fork-server-fails")

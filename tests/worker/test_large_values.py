@@ -119,9 +119,16 @@ async def test_what_a_worker_has_no_room_for_is_an_error_of_who_sent_it() -> Non
 # -- the channel by itself -------------------------------------------------------------------------
 
 
+SMALL = 1 << 16
+"""From which size on buffers are shared here, so that hundreds of them are no matter."""
+
+
 @pytest.fixture
-def channels() -> Iterator[tuple[MemoryChannel, MemoryChannel, socket.socket]]:
+def channels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[MemoryChannel, MemoryChannel, socket.socket]]:
     """Both ends of a channel, and the socket of the first."""
+    monkeypatch.setattr(shared_memory, "SHARED_BYTES", SMALL)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ends = MemoryChannel(ours), MemoryChannel(theirs)
     yield (*ends, ours)
@@ -135,18 +142,18 @@ Channels = tuple[MemoryChannel, MemoryChannel, socket.socket]
 @requirement("7.4-large")
 def test_small_buffers_and_those_beyond_the_limit_stay_in_the_stream(channels: Channels) -> None:
     ours, theirs, _ = channels
-    given: list[Buffer] = [b"small", bytearray(LARGE), bytes(LARGE)]
+    given: list[Buffer] = [b"small", bytearray(SMALL), bytes(SMALL)]
     with Parcel(given) as parcel:
-        assert parcel.buffers == [b"small", SharedBuffer(LARGE, True), SharedBuffer(LARGE)]
+        assert parcel.buffers == [b"small", SharedBuffer(SMALL, True), SharedBuffer(SMALL)]
         assert ours.send(parcel)
         filled = list(parcel.buffers)
     theirs.fill(filled)
     assert filled == given
     assert [memoryview(it).readonly for it in filled] == [True, False, True]  # type: ignore[arg-type]
     assert files() == 0 or not hasattr(os, "process_cpu_count")
-    with Parcel([bytes(LARGE)] * (shared_memory.SHARED_BUFFERS + 1)) as many:
+    with Parcel([bytes(SMALL)] * (shared_memory.SHARED_BUFFERS + 1)) as many:
         assert len(many.descriptors) == shared_memory.SHARED_BUFFERS
-        assert len(many.buffers[-1]) == LARGE  # type: ignore[arg-type]
+        assert len(many.buffers[-1]) == SMALL  # type: ignore[arg-type]
     assert many.descriptors == []
 
 
@@ -158,9 +165,9 @@ def _memory(size: int, seals: int) -> int:
 
 
 HOSTILE = {
-    "is not sealed": lambda: _memory(LARGE, 0),
-    "not sealed": lambda: _memory(LARGE, fcntl.F_SEAL_SHRINK),
-    "smaller than": lambda: _memory(LARGE - 1, shared_memory._SEALS),
+    "is not sealed": lambda: _memory(SMALL, 0),
+    "not sealed": lambda: _memory(SMALL, fcntl.F_SEAL_SHRINK),
+    "smaller than": lambda: _memory(SMALL - 1, shared_memory._SEALS),
     "something else": lambda: os.open(os.devnull, os.O_RDWR),
 }
 
@@ -175,21 +182,21 @@ def test_memory_that_its_sender_could_still_change_is_refused(
     socket.send_fds(wire, [b"m"], [descriptor])
     os.close(descriptor)
     with pytest.raises(ProtocolError, match=what):
-        theirs.fill([SharedBuffer(LARGE)])
+        theirs.fill([SharedBuffer(SMALL)])
 
 
 @requirement("7.4-large")
 def test_memory_that_has_not_come_or_too_much_of_it_is_refused(channels: Channels) -> None:
     ours, theirs, wire = channels
     with pytest.raises(ProtocolError, match="has not come"):
-        theirs.fill([SharedBuffer(LARGE)])
-    with Parcel([bytes(LARGE)]) as parcel:
+        theirs.fill([SharedBuffer(SMALL)])
+    with Parcel([bytes(SMALL)]) as parcel:
         ours.send(parcel)
     with pytest.raises(ProtocolError, match="2 files of memory, and 1 came"):
-        theirs.fill([SharedBuffer(LARGE), SharedBuffer(LARGE)])
+        theirs.fill([SharedBuffer(SMALL), SharedBuffer(SMALL)])
     wire.send(b"m")
     with pytest.raises(ProtocolError, match="1 files of memory, and 0 came"):
-        theirs.fill([SharedBuffer(LARGE)])
+        theirs.fill([SharedBuffer(SMALL)])
     theirs.fill([b"nothing is shared"])
 
 
@@ -200,17 +207,17 @@ def test_a_channel_that_is_full_or_closed_takes_nothing_and_nobody_waits(
     ours, theirs, _ = channels
     taken = 0
     while True:
-        with Parcel([bytes(SHARED_BYTES)]) as parcel:
+        with Parcel([bytes(SMALL)]) as parcel:
             if not ours.send(parcel):
                 break
         taken += 1
     assert taken > 10
     for _ in range(taken):
-        buffers: list[Buffer] = [SharedBuffer(SHARED_BYTES)]
+        buffers: list[Buffer] = [SharedBuffer(SMALL)]
         theirs.fill(buffers)
-        assert buffers == [bytes(SHARED_BYTES)]
+        assert buffers == [bytes(SMALL)]
     theirs.close()
-    with Parcel([bytes(LARGE)]) as parcel:
+    with Parcel([bytes(SMALL)]) as parcel:
         assert not ours.send(parcel)
 
 
@@ -222,16 +229,16 @@ def test_where_descriptors_run_out_a_value_is_missing_and_nothing_else(
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = os.dup(0)
     os.close(highest)
-    with Parcel([bytes(LARGE), bytes(LARGE)]) as parcel:
+    with Parcel([bytes(SMALL), bytes(SMALL)]) as parcel:
         ours.send(parcel)
         buffers = list(parcel.buffers)
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limit[1]))
     try:
         theirs.fill(buffers)  # there is one for the first, and none for the second
-        assert buffers == [SharedBuffer(LARGE), SharedBuffer(LARGE)]
+        assert buffers == [SharedBuffer(SMALL), SharedBuffer(SMALL)]
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest, limit[1]))
-        with Parcel([bytes(LARGE)]) as parcel:
-            assert parcel.buffers == [bytes(LARGE)]
+        with Parcel([bytes(SMALL)]) as parcel:
+            assert parcel.buffers == [bytes(SMALL)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 

@@ -31,9 +31,9 @@ from isthmus.wire.frames import Buffer, SharedBuffer
 from isthmus.wire.limits import SHARED_BUFFERS
 from isthmus.worker.descriptors import close_all, receive_along, send_along
 
-SHARED_BYTES = 1 << 20
-"""From which size on a buffer is shared. Below, making and mapping a file costs more than having
-the kernel copy the bytes twice; measured."""
+SHARED_BYTES = 4 << 20
+"""From which size on a buffer is shared. Below, while caches hold it, having the kernel copy it
+twice costs less than making and mapping a file; at four times this it costs twice as much."""
 
 IS_SUPPORTED = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
 """Whether this system has memory of that kind: Linux has."""
