@@ -7,7 +7,6 @@ import gc
 import os
 import random
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,11 +31,10 @@ from support import WAIT_SECONDS, LoopThread, eventually, on_other_loops
 requirement = pytest.mark.requirement
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    """One for the pools of all tests."""
-    with ForkServer() as server:
-        yield server
+@pytest.fixture
+def server(fork_server: ForkServer) -> ForkServer:
+    """What forks the workers of all tests."""
+    return fork_server
 
 
 async def _full(pool: WorkerPool) -> None:

@@ -197,7 +197,9 @@ class ForkServer:
         """What to say of a server that is gone."""
         process = self._process
         code = None if process is None else process.poll()
-        return "has ended" if code is None else f"has ended with exit code {code}"
+        if code is None:
+            return "has ended, or has no descriptors left"
+        return f"has ended with exit code {code}"
 
     def close(self) -> None:
         """End the server, and with it the workers that it has forked. Idempotent.
