@@ -333,6 +333,13 @@ REQUIREMENTS: dict[str, str] = {
         "The worker ends with its host, whatever it does, and what its cells have started with it; "
         "closing leaves no process."
     ),
+    "7.6-forked": (
+        "A fork server forks workers that are like started ones, and that leave nothing behind, "
+        "thousands in a row."
+    ),
+    "7.6-fork-server-fails": (
+        "A fork server that cannot import, has died, is busy or closed is a named error at once."
+    ),
     # asyncio.run in a cell
     "10-asyncio-run": (
         "asyncio.run and asyncio.Runner in session code run a task of the home loop to its end, in "

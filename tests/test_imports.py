@@ -23,6 +23,7 @@ PACKAGE = Path(isthmus.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
+        "answers",
         "bindings",
         "context_variables",
         "durations",
@@ -47,7 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("events",),
     ("cells", "jobs", "namespace_view", "queue_transport", "run_scope", "wire"),
     ("tally", "values"),
-    ("remote_failures",),
+    ("name_descriptions", "remote_failures"),
     ("colours", "displays", "failures", "output", "portal", "transport"),
     ("stacks", "thread_aware_loop"),
     ("loop_watch", "sticky"),
@@ -91,6 +92,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
             "Service._do",
             "Service._finish",
             "Service._see_to",
+            "_preloaded",
             "_raised",
             "_steps",
         }

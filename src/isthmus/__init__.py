@@ -93,6 +93,8 @@ from isthmus.sessions import AnySession, open_session
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
 from isthmus.values import PackedValue, RemoteRepr
+from isthmus.wire.parts import NameDescription
+from isthmus.worker.fork_server import ForkServer
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.session import WorkerSession
 
@@ -137,6 +139,7 @@ __all__ = [
     "ForeignLoopError",
     "ForeignTaskError",
     "ForeignThreadError",
+    "ForkServer",
     "ForkedProcessError",
     "Interceptor",
     "InternalError",
@@ -151,6 +154,7 @@ __all__ = [
     "MemoryTransport",
     "MessageTooLargeError",
     "MimeBundle",
+    "NameDescription",
     "NamespaceManager",
     "NamespaceSynchronizer",
     "NamespaceUpdated",

@@ -16,6 +16,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from isthmus.answers import ReadyDict
 from isthmus.async_namespace import CLEAN_UP_SECONDS
 from isthmus.background_loop import BackgroundLoop
 from isthmus.capabilities import Capability
@@ -153,6 +154,7 @@ class BlockingSession:
     delete = _at_once(Session.delete)
     update_namespace = _passed_on(Session.update_namespace)
     snapshot = _passed_on(Session.snapshot)
+    list_names = _at_once(Session.list_names)
 
     @property
     def namespace(self) -> dict[str, Any]:
@@ -179,7 +181,7 @@ class BlockingSession:
     await_pending_coroutines = _blocking(Session.await_pending_coroutines)
 
     @property
-    def pending_coroutines(self) -> dict[str, Any]:
+    def pending_coroutines(self) -> ReadyDict[str, Any]:
         """Coroutines that cells have left behind, by name. A copy."""
         return self.session.pending_coroutines
 

@@ -198,7 +198,8 @@ class Home:
         if now - self._last_round < HOGGED_SECONDS:
             return False
         self._last_round = now
-        return True
+        # A callback of the loop, which runs cells without a task, lets it go round by itself.
+        return asyncio.current_task(self.loop) is not None
 
     async def run_nested(self, job: Job, parent: Job) -> None:
         """Run *job* at once, in the caller's task; in the thread when it is a thread job."""
@@ -306,6 +307,8 @@ class Home:
             self.given_up.discard(job)
             self._retired_threads = {it for it in self._retired_threads if not it.ended.done()}
             return
+        if self._task is not None:
+            self._task.forget_left_scopes()
         if not self.in_thread or self.in_thread[0] is not job:  # nested or concurrent
             job.snapshot = snapshot
             if job.mailbox is not None:

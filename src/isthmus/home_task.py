@@ -57,6 +57,12 @@ def made_by_scope(caller: FrameType) -> bool:
     return hasattr(kind, "__exit__") or hasattr(kind, "__aexit__")
 
 
+def _left_by_sync_code(caller: FrameType) -> bool:
+    """Whether that something can be left in a thread, while the loop's thread is at its cancel."""
+    kind = type(caller.f_locals.get("self"))
+    return hasattr(kind, "__exit__") and not hasattr(kind, "__aexit__")
+
+
 class Turn:
     """An ordered loop job whose turn has come after it had to wait for others."""
 
@@ -125,6 +131,7 @@ class HomeTask(asyncio.Task[None]):
         self.started = False
         self.shutting_down = False
         self.stray_cancels = 0
+        self._cancels_of_sync_scopes = 0
         super().__init__(_read(self.mailbox), loop=loop, name=name, context=context)
         self.add_done_callback(ended)
         self._log_destroy_pending = False  # a session dropped without close() says so itself
@@ -137,7 +144,19 @@ class HomeTask(asyncio.Task[None]):
             return False  # it has nothing to cancel yet
         elif not made_by_scope(sys._getframe(1)):
             self.stray_cancels += 1
+        elif _left_by_sync_code(sys._getframe(1)):
+            self._cancels_of_sync_scopes += 1
         return super().cancel(msg)
+
+    def forget_left_scopes(self) -> None:
+        """Take back what scopes have asked for that a thread has left meanwhile.
+
+        anyio's cancels, and then notes that it did; between the two a thread can leave the scope,
+        which takes back what was noted. A scope that is still open asks again by itself.
+        """
+        for _ in range(min(self._cancels_of_sync_scopes, self.cancelling())):
+            self.uncancel()
+        self._cancels_of_sync_scopes = 0
 
     def run(self, job: Job) -> None:
         """Run *job* as a step of this task, though another one runs now; in the home's context.

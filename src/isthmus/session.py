@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar
 
+from isthmus.answers import DONE, Ready, ReadyDict, ReadyList, ReadyText
 from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, running_loop
 from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import RequestedContext
@@ -26,11 +27,13 @@ from isthmus.home import Home
 from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.jobs import outside_cells
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
+from isthmus.name_descriptions import described_names
 from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.ownership import LedgerEntry
 from isthmus.session_report import session_report
 from isthmus.transport import Transport
+from isthmus.wire.parts import NameDescription
 
 
 class Session:
@@ -309,14 +312,33 @@ class Session:
         self._check_open()
         self.manager.delete(name, "host")
 
-    def update_namespace(self, updates: Mapping[str, Any], source_context: str = "host") -> None:
-        """Bind names for the cells. See :meth:`AsyncNamespaceManager.update_namespace`."""
+    def update_namespace(self, updates: Mapping[str, Any], source_context: str = "host") -> Ready:
+        """Bind names for the cells. See :meth:`AsyncNamespaceManager.update_namespace`.
+
+        Returns:
+            What may be awaited, as a :class:`WorkerSession` has it; here all is done.
+        """
         self._check_open()
         self.manager.update_namespace(updates, source_context)
+        return DONE
 
-    def snapshot(self) -> dict[str, Any]:
-        """A shallow copy of the user's names. Threads: any."""
-        return self.manager.snapshot()
+    def snapshot(self) -> ReadyDict[str, Any]:
+        """A shallow copy of the user's names, which may be awaited. Threads: any."""
+        return ReadyDict(self.manager.snapshot())
+
+    async def list_names(self, text_characters: int = 0) -> list[NameDescription]:
+        """Which names are bound, in the order in which they were first, and to objects of what.
+
+        Arguments:
+            text_characters: How much of each value's ``repr`` to tell; 0 asks no value for it.
+
+        Raises:
+            SessionClosedError: The session is closed.
+
+        Threads: any loop. Cancel: none; it is done at once.
+        """
+        self._check_open()
+        return described_names(self.view, text_characters)
 
     # -- capabilities ------------------------------------------------------------------------
 
@@ -344,9 +366,9 @@ class Session:
     # -- coroutines --------------------------------------------------------------------------
 
     @property
-    def pending_coroutines(self) -> dict[str, Any]:
-        """Coroutines that cells have left behind, by name. A copy."""
-        return self.manager.pending_coroutines
+    def pending_coroutines(self) -> ReadyDict[str, Any]:
+        """Coroutines that cells have left behind, by name. A copy, which may be awaited."""
+        return ReadyDict(self.manager.pending_coroutines)
 
     async def await_pending_coroutines(self, timeout: float | None = None) -> SettledCoroutines:
         """Wait for them. See :meth:`AsyncNamespaceManager.await_pending_coroutines`."""
@@ -354,8 +376,10 @@ class Session:
 
     # -- the ledger --------------------------------------------------------------------------
 
-    def ledger(self) -> list[LedgerEntry]:
+    def ledger(self) -> ReadyList[LedgerEntry]:
         """What the session's code has made that has not ended, in the order in which it was made.
+
+        The list may be awaited, as that of a worker has to be.
 
         Each coroutine, task, async generator and thread, with its cell and line. Coroutines are
         those that were under a name or in a container at the end of a cell, and those that
@@ -363,27 +387,29 @@ class Session:
 
         Threads: any. Its cost grows with what there is.
         """
-        return self.manager.ownership.entries()
+        return ReadyList(self.manager.ownership.entries())
 
-    def census(self) -> dict[Kind, int]:
+    def census(self) -> ReadyDict[Kind, int]:
         """Count what there is of each kind, by looking at all objects of the process.
+
+        The counts may be awaited, as those of a worker have to be.
 
         So that the ledger can be checked. What it did not know it then lists. Costs some 30 ms for
         300,000 objects of the process, during which no other code runs.
 
         Threads: any.
         """
-        return self.manager.census()
+        return ReadyDict(self.manager.census())
 
-    def report(self) -> str:
+    def report(self) -> ReadyText:
         """Cells and their times, names, what the code has made and has left, memory: for people.
 
-        The text may change with any version. The numbers of cells are in ``executor.tally``, those
-        of what they have made in ``manager.ownership.counts``.
+        The text may be awaited, and may change with any version. The numbers of cells are in
+        ``executor.tally``, those of what they have made in ``manager.ownership.counts``.
 
         Threads: any. Its cost grows with what there is.
         """
-        return session_report(self.manager, self.executor.tally)
+        return ReadyText(session_report(self.manager, self.executor.tally))
 
     # -- the end -----------------------------------------------------------------------------
 

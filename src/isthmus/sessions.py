@@ -5,7 +5,7 @@ Refuses to know: how either works.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, overload
 
@@ -13,17 +13,21 @@ from isthmus.capabilities import Capability
 from isthmus.context_bridge import RequestedContext
 from isthmus.ending import CloseReport
 from isthmus.events import CellResult
+from isthmus.failures import Kind
 from isthmus.interceptors import Interceptor
 from isthmus.ledger import SettledCoroutines
+from isthmus.ownership import LedgerEntry
 from isthmus.session import Session
+from isthmus.wire.parts import NameDescription
 from isthmus.worker.session import WorkerSession
 
 
 class AnySession(Protocol):
     """What a :class:`Session` and a :class:`WorkerSession` have in common.
 
-    Two methods differ in what they give, as a worker is not asked without waiting:
-    :meth:`update_namespace` and :meth:`snapshot`. What crosses to a worker and back is a copy.
+    Whoever uses it cannot tell which one it is, except by asking. What is declared as an awaitable
+    is to be awaited, as a worker has to be asked; in this process it is the answer itself as well,
+    for whoever knows. What crosses to a worker and back is a copy.
     """
 
     name: str
@@ -77,11 +81,14 @@ class AnySession(Protocol):
 
     def update_namespace(
         self, updates: Mapping[str, Any], source_context: str = "host"
-    ) -> Awaitable[None] | None:
-        """Bind names, before any cell that is run later. A worker's gives what can be awaited."""
+    ) -> Awaitable[None]:
+        """Bind names, before any cell that is run later, whether it is awaited or not."""
 
-    def snapshot(self) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
-        """A shallow copy of the user's names. A worker's has to be awaited."""
+    def snapshot(self) -> Awaitable[dict[str, Any]]:
+        """A shallow copy of the user's names."""
+
+    async def list_names(self, text_characters: int = 0) -> list[NameDescription]:
+        """Which names are bound, and to objects of which class."""
 
     @property
     def capabilities(self) -> Mapping[str, Capability]:
@@ -100,8 +107,21 @@ class AnySession(Protocol):
     def revoke_capability(self, name: str) -> None:
         """Take it back at once."""
 
+    @property
+    def pending_coroutines(self) -> Awaitable[dict[str, Any]]:
+        """Coroutines that cells have left behind, by name."""
+
     async def await_pending_coroutines(self, timeout: float | None = None) -> SettledCoroutines:
         """Wait for the coroutines that cells have left behind."""
+
+    def ledger(self) -> Awaitable[list[LedgerEntry]]:
+        """What the session's code has made that has not ended."""
+
+    def census(self) -> Awaitable[dict[Kind, int]]:
+        """How much of each kind there is, by looking at all objects."""
+
+    def report(self) -> Awaitable[str]:
+        """How the session is, for people."""
 
     @property
     def closed(self) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from isthmus import Session
-from support import on_one_loop
+from support import cell, on_one_loop
 
 requirement = pytest.mark.requirement
 
@@ -109,3 +109,38 @@ async def test_a_scope_of_its_parent_covers_a_nested_cell(session: Session, cont
     assert isinstance(result.error, TimeoutError), result
     assert "inner" not in session.namespace
     assert await session.execute("await asyncio.sleep(0, 'on')", context=context) == "on"
+
+
+@requirement("3.2-scopes")
+async def test_a_scope_that_its_thread_leaves_while_it_cancels_cancels_no_later_cell(
+    session: Session,
+) -> None:
+    """As anyio's does: it cancels the task, and notes afterwards what it has to take back."""
+    await session.execute(
+        cell("""
+        import threading
+
+        class Scope:
+            def __init__(self):
+                self.noted, self.task = 0, asyncio.current_task()
+                self.has_cancelled, self.is_left = threading.Event(), threading.Event()
+
+            def expire(self):
+                self.task.cancel()
+                self.has_cancelled.set()
+                assert self.is_left.wait(5)
+                self.noted += 1
+
+            def __enter__(self):
+                asyncio.get_running_loop().call_soon_threadsafe(self.expire)
+
+            def __exit__(self, *_):
+                assert self.has_cancelled.wait(5)
+                for _ in range(self.noted):
+                    self.task.uncancel()
+                self.is_left.set()
+        """)
+    )
+    await session.execute("await asyncio.sleep(0)\nwith Scope(): pass", context="thread")
+    assert await session.execute("await asyncio.sleep(0, 'goes on')") == "goes on"
+    assert await session.execute("asyncio.current_task().cancelling()") == 0

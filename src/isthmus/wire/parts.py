@@ -80,6 +80,21 @@ class CapabilityDescription(msgspec.Struct, frozen=True, omit_defaults=True):
     doc: str | None = None
 
 
+class Owned(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that the code of a session has made and that has not ended.
+
+    Attributes:
+        kind, name, cell, line, filename, state: As in :class:`isthmus.LedgerEntry`.
+    """
+
+    kind: Literal["coroutine", "task", "async generator", "thread"]
+    name: str
+    cell: CellNumber
+    line: CellNumber
+    filename: str
+    state: str
+
+
 class NameDescription(msgspec.Struct, frozen=True, omit_defaults=True):
     """A name of the namespace, without its value.
 

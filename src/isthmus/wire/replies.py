@@ -10,7 +10,7 @@ import msgspec
 from isthmus.events import Context, Status
 from isthmus.mime import MimeBundle
 from isthmus.wire.limits import Count
-from isthmus.wire.parts import CellNumber, Failure, Id, NameDescription, Value
+from isthmus.wire.parts import CellNumber, Failure, Id, NameDescription, Owned, Value
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,7 +82,7 @@ class Snapshotted(Reply, frozen=True, tag=True):
 
 
 class Viewed(Reply, frozen=True, tag=True):
-    """Names, in the order in which they were bound first."""
+    """Names, in the order in which they were bound first, or left behind."""
 
     names: tuple[NameDescription, ...]
 
@@ -105,6 +105,24 @@ class Settled(Reply, frozen=True, kw_only=True, tag=True):
     results: dict[str, Value] = {}
     errors: dict[str, Failure] = {}
     unfinished: tuple[str, ...] = ()
+
+
+class Listed(Reply, frozen=True, tag=True):
+    """What the session's code has made, in the order in which it was made."""
+
+    entries: tuple[Owned, ...]
+
+
+class Counted(Reply, frozen=True, tag=True):
+    """How many there are of each kind."""
+
+    counts: dict[str, Count]
+
+
+class Reported(Reply, frozen=True, tag=True):
+    """A text for people."""
+
+    text: str
 
 
 class Ended(Reply, frozen=True, kw_only=True, tag=True):

@@ -35,8 +35,8 @@ class Open(Request, frozen=True, tag=True):
     Where it fails there is no session, and the connection ends.
 
     Attributes:
-        name, main, file, history, coroutine_policy, output_limit, late_output, hooks: As in a
-            session. *output_limit* None is the worker's own default.
+        name, main, file, history, coroutine_policy, output_limit, late_output, blocked_seconds,
+            hooks: As in a session. *output_limit* None is the worker's own default.
         capabilities: Functions of the host that cells may call.
         events: Whether the host wants to hear of events.
         mime: Whether it wants the rich form of each cell's value in them.
@@ -50,6 +50,7 @@ class Open(Request, frozen=True, tag=True):
     coroutine_policy: Literal["adopt", "hold", "close"] = "adopt"
     output_limit: int | None = None
     late_output: Literal["origin", "current"] = "origin"
+    blocked_seconds: Seconds | None = 1.0
     hooks: bool = True
     capabilities: tuple[CapabilityDescription, ...] = ()
     events: bool = False
@@ -213,7 +214,7 @@ class Revoke(Request, frozen=True, tag=True):
 
 
 class ListPending(Request, frozen=True, tag=True):
-    """Names of coroutines that cells have left behind. Answered by ``Pending``."""
+    """Which coroutines have cells left behind? Answered by ``Viewed``."""
 
 
 class AwaitPending(Request, frozen=True, tag=True):
@@ -234,3 +235,18 @@ class CleanUp(Request, frozen=True, tag=True):
     """
 
     timeout: Seconds = 1.0
+
+
+# -- the ledger ------------------------------------------------------------------------------------
+
+
+class ListLedger(Request, frozen=True, tag=True):
+    """What has the session's code made that has not ended? Answered by ``Listed``."""
+
+
+class TakeCensus(Request, frozen=True, tag=True):
+    """Count it by looking at all objects of the process. Answered by ``Counted``."""
+
+
+class Report(Request, frozen=True, tag=True):
+    """Say for people how the session is. Answered by ``Reported``."""

@@ -8,7 +8,10 @@ In the host: :mod:`~isthmus.worker.session` is what users hold, :mod:`~isthmus.w
 children that it has had, and :mod:`~isthmus.worker.supervisor` one of them, made of a process
 (:mod:`~isthmus.worker.process`), a connection (:mod:`~isthmus.worker.connection`), the cells in
 flight (:mod:`~isthmus.worker.flight`) and calls of the host's functions
-(:mod:`~isthmus.worker.callbacks`).
+(:mod:`~isthmus.worker.callbacks`). A process is started as a program
+(:mod:`~isthmus.worker.spawned`), or forked (:mod:`~isthmus.worker.forked`) by a fork server, which
+the host holds as :mod:`~isthmus.worker.fork_server` and which is :mod:`~isthmus.worker.zygote`
+itself.
 
 It protects the host from crashes and hangs of cells. It is no sandbox: a worker may do whatever its
 user may.

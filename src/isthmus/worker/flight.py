@@ -22,6 +22,7 @@ from isthmus.events import (
     CellStarted,
     Display,
     Event,
+    LoopBlocked,
     Output,
     StreamName,
 )
@@ -53,9 +54,13 @@ class Flight:
         emitter: Sends events to the host's transport.
         output_limit: Characters of each stream to keep for a result.
         unpickle: Load values that come as pickles.
+
+    Attributes:
+        standstills: How often it was told that the worker's loop stands still.
     """
 
     def __init__(self, session: str, emitter: Emitter, output_limit: int, unpickle: bool) -> None:
+        self.standstills = 0
         self._session = session
         self._emitter = emitter
         self._limit = output_limit
@@ -102,6 +107,8 @@ class Flight:
                 output.display(MimeBundle(event.data, event.metadata))
         elif isinstance(event, CellStarted):
             self.begin(event.cell)
+        elif isinstance(event, LoopBlocked):
+            self.standstills += 1
         self._emitter.emit(event)
 
     def _output_of(self, number: int) -> CellOutput | None:
@@ -115,9 +122,9 @@ class Flight:
         """Take what was written to a descriptor, whole characters of it."""
         text = self._decoders[stream].decode(data)
         if text:
-            self.tell(Output(self._session, self._current(), stream, text))
+            self.tell(Output(self._session, self.current(), stream, text))
 
-    def _current(self) -> int:
+    def current(self) -> int:
         """The cell that has begun last, or else would be the next to; 0 if there is none."""
         return self._begun[-1] if self._begun else next(iter(self._outputs), 0)
 

@@ -24,21 +24,20 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
 from isthmus.errors import ProtocolError
+from isthmus.home import HOGGED_SECONDS
 from isthmus.interrupts import SIGNAL
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation, Phase
 from isthmus.wire.frames import Buffer, Bytes, Received
 
 _FOLDER = os.path.dirname(__file__)
-
-MESSAGES_AT_ONCE = 100
-"""How many messages are done before the loop goes round; from the air."""
 
 
 class Receiver(Protocol):
@@ -90,7 +89,7 @@ class Link:
         Raises:
             MessageTooLargeError: It is more than the host takes. Nothing was written.
         """
-        parts = self._encoded(message, buffers)
+        parts = self._encoded(message, buffers) if buffers else (self.encoder.encode(message),)
         with self._sending:
             if self._tell(message):
                 self._write(parts)
@@ -159,14 +158,15 @@ class Link:
         self._deliver()
 
     def _deliver(self) -> None:
-        """Hand out what has come. On the loop."""
+        """Hand out what has come, but let the loop go round now and then. On the loop."""
         self._scheduled = False
-        assert self._receiver is not None
-        for _ in range(MESSAGES_AT_ONCE):
-            if not self._inbox:
+        inbox, receiver, began = self._inbox, self._receiver, time.monotonic()
+        assert receiver is not None
+        while inbox:
+            receiver.take(inbox.popleft())
+            if inbox and time.monotonic() - began > HOGGED_SECONDS:
+                self._deliver_soon()
                 return
-            self._receiver.take(self._inbox.popleft())
-        self._deliver_soon()
 
     def _deliver_soon(self) -> None:
         if self._inbox and not self._scheduled and self._loop is not None:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import astuple
 from typing import Any, ClassVar
 
 from isthmus.call_run import Call
@@ -25,16 +26,15 @@ from isthmus.ending import CloseReport
 from isthmus.errors import MessageTooLargeError, ProtocolError
 from isthmus.events import Display, Event, Output, OutputDropped
 from isthmus.executor import AsyncExecutor
+from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
-from isthmus.namespace_view import NamespaceView
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.remote_failures import failure_of
 from isthmus.session import Session
-from isthmus.tracebacks import safe_repr
-from isthmus.values import PackedValue, pack, type_name
+from isthmus.values import TEXT_CHARACTERS, PackedValue, pack
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
-from isthmus.wire.parts import NameDescription, Value
+from isthmus.wire.parts import Owned, Value
 from isthmus.worker.capture import Capture
 from isthmus.worker.link import Link
 from isthmus.worker.prompt_start import begin_now
@@ -165,6 +165,7 @@ class Service:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
         self._loop = asyncio.get_running_loop()
+        self._started = time.monotonic()
         self.tells_all = False
         self.done = self._loop.create_future()
 
@@ -191,12 +192,13 @@ class Service:
     def take(self, received: Received[Any]) -> None:
         """Do what a message asks for, or begin to."""
         message = received.message
-        if isinstance(message, handshake.Hello):
-            self._greet(message)
-        elif isinstance(message, callbacks.Cancel):
-            self._stop_soon(message)
-        elif isinstance(message, requests.Request):
+        kind = type(message)
+        if kind in _REQUESTS:
             self._do(message, received)
+        elif kind is handshake.Hello:
+            self._greet(message)
+        elif kind is callbacks.Cancel:
+            self._stop_soon(message)
         else:
             self._calls.answer(received)
 
@@ -260,10 +262,12 @@ class Service:
         except Exception as error:  # a boundary: what a request meets is its answer
             self._fail(message.id, error)
             return
+        if answer is None:
+            return
         if isinstance(answer, Coroutine):
             task = asyncio.Task(self._finish(message, answer), loop=self._loop)
             self._note_task(message.id, task)
-        elif answer is not None:
+        else:
             self._reply(answer, buffers)
 
     def _note_task(self, request: int, task: asyncio.Task[None]) -> None:
@@ -322,6 +326,7 @@ class Service:
             coroutine_policy=message.coroutine_policy,
             output_limit=DEFAULT_OUTPUT_LIMIT if limit is None else limit,
             late_output=message.late_output,
+            blocked_seconds=message.blocked_seconds,
             hooks=message.hooks,
         )
         self._session, self._opened, self._transport = session, message, transport
@@ -350,7 +355,7 @@ class Service:
             memory_bytes=usage.memory_bytes,
             peak_memory_bytes=usage.peak_memory_bytes,
             cpu_seconds=usage.cpu_seconds,
-            uptime=time.monotonic() - _STARTED,
+            uptime=time.monotonic() - self._started,
         )
         self._link.send(pong)
 
@@ -452,20 +457,15 @@ class Service:
         return replies.Done(message.id)
 
     def _snapshot(self, message: requests.Snapshot, _: Any, buffers: list[Buffer]) -> Any:
-        found = self.session.snapshot()
+        found: dict[str, Any] = self.session.snapshot()
         if message.names is not None:
             found = {name: found[name] for name in message.names if name in found}
         packed = {name: self._packed(value, buffers) for name, value in found.items()}
         return replies.Snapshotted(message.id, packed)
 
     def _view(self, message: requests.View, _: Any, __: Any) -> Any:
-        view = NamespaceView(self.session.name, self.session.namespace)
-        size = message.text_characters
-        names = tuple(
-            NameDescription(name, type_name(value), safe_repr(value)[:size] if size else "")
-            for name, value in view.items()
-        )
-        return replies.Viewed(message.id, names)
+        names = described_names(self.session.view, message.text_characters)
+        return replies.Viewed(message.id, tuple(names))
 
     # -- capabilities ------------------------------------------------------------------------
 
@@ -488,7 +488,8 @@ class Service:
     # -- coroutines --------------------------------------------------------------------------
 
     def _list_pending(self, message: requests.ListPending, _: Any, __: Any) -> Any:
-        return replies.Pending(message.id, tuple(self.session.pending_coroutines))
+        names = described_names(self.session.pending_coroutines, TEXT_CHARACTERS)
+        return replies.Viewed(message.id, tuple(names))
 
     async def _await_pending(self, message: requests.AwaitPending) -> tuple[Any, list[Buffer]]:
         settled = await self.session.await_pending_coroutines(message.timeout)
@@ -504,6 +505,19 @@ class Service:
         stubborn = await self.session.manager.cleanup_coroutines(message.timeout)
         return replies.Pending(message.id, stubborn), []
 
+    # -- the ledger --------------------------------------------------------------------------
+
+    def _list_ledger(self, message: requests.ListLedger, _: Any, __: Any) -> Any:
+        entries = tuple(Owned(*astuple(it)) for it in self.session.ledger())
+        return replies.Listed(message.id, entries)
+
+    def _take_census(self, message: requests.TakeCensus, _: Any, __: Any) -> Any:
+        counts = {str(kind): number for kind, number in self.session.census().items()}
+        return replies.Counted(message.id, counts)
+
+    def _report(self, message: requests.Report, _: Any, __: Any) -> Any:
+        return replies.Reported(message.id, str(self.session.report()))
+
 
 def _ended(request: int, report: CloseReport) -> replies.Ended:
     """The answer that says what would not end."""
@@ -516,9 +530,6 @@ def _ended(request: int, report: CloseReport) -> replies.Ended:
         coroutines=report.coroutines,
         async_generators=report.async_generators,
     )
-
-
-_STARTED = time.monotonic()
 
 
 def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
@@ -544,4 +555,7 @@ _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.ListPending: Service._list_pending,
     requests.AwaitPending: _taking_time(Service._await_pending),
     requests.CleanUp: _taking_time(Service._clean_up),
+    requests.ListLedger: Service._list_ledger,
+    requests.TakeCensus: Service._take_census,
+    requests.Report: Service._report,
 }

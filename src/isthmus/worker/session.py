@@ -15,6 +15,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
 
+from isthmus.answers import Asked
 from isthmus.async_namespace import CLEAN_UP_SECONDS
 from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import CONTEXTS, RequestedContext
@@ -22,23 +23,35 @@ from isthmus.durations import checked_seconds
 from isthmus.ending import CloseReport
 from isthmus.errors import WorkerDied
 from isthmus.events import CellResult
-from isthmus.executor import LateOutput
+from isthmus.executor import BLOCKED_SECONDS, LateOutput
+from isthmus.failures import Kind
 from isthmus.interceptors import Interceptor, checked_chain
 from isthmus.ledger import CoroutinePolicy, SettledCoroutines
 from isthmus.namespace import check_name
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
-from isthmus.remote_failures import error_of
+from isthmus.ownership import LedgerEntry
 from isthmus.transport import Emitter, Transport
-from isthmus.values import PackedValue, pack
-from isthmus.wire import callbacks, replies, requests
+from isthmus.values import pack
+from isthmus.wire import callbacks, requests
 from isthmus.wire.frames import Buffer, Received
-from isthmus.wire.parts import Value
+from isthmus.wire.parts import NameDescription, Value
+from isthmus.worker.answers import (
+    AnswerReader,
+    counts_of,
+    ledger_of,
+    names_of,
+    pending_of,
+    report_of,
+    text_of,
+)
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.connection import Answer
-from isthmus.worker.flight import Flight, loaded
+from isthmus.worker.flight import Flight
+from isthmus.worker.fork_server import ForkServer
+from isthmus.worker.launch import Launch
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.lives import Lives
-from isthmus.worker.process import Launch
+from isthmus.worker.standstill import StandstillWatch
 from isthmus.worker.supervisor import Supervisor, look_at
 
 T = TypeVar("T")
@@ -51,6 +64,15 @@ GRACE_SECONDS = 2.0
 part, telling the cell and giving up on it, takes 0.06 s."""
 
 _CONTEXTS = (*CONTEXTS, "auto")
+
+ELSEWHERE = {
+    "namespace": "await get(), set(), delete() or snapshot()",
+    "view": "await list_names() or snapshot()",
+    "manager": "the methods of the session reach what can be reached",
+    "executor": "await run() or execute(); report() has the numbers",
+}
+"""What a session in this process has and one in a worker cannot have, and what to do instead: it is
+the live objects themselves."""
 
 
 class WorkerSession:
@@ -71,6 +93,7 @@ class WorkerSession:
         cwd: The worker's working directory; None for the host's.
         env: Its environment; None for the host's.
         limits: What it may use of the machine.
+        fork_server: Have this one fork the worker, which is quicker than starting an interpreter.
         start_timeout: Seconds that it may take to start.
         grace_seconds: How long it may take to do what it was told, to end a cell above all, before
             it is killed.
@@ -95,6 +118,7 @@ class WorkerSession:
         coroutine_policy: CoroutinePolicy = "adopt",
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
         late_output: LateOutput = "origin",
+        blocked_seconds: float | None = BLOCKED_SECONDS,
         hooks: bool = True,
         capabilities: CapabilitySource = (),
         interceptors: Iterable[Interceptor] = (),
@@ -103,6 +127,7 @@ class WorkerSession:
         cwd: str | PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         limits: WorkerLimits | None = None,
+        fork_server: ForkServer | None = None,
         start_timeout: float = START_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
         unpickle: bool = False,
@@ -116,7 +141,10 @@ class WorkerSession:
         self.unpickle = unpickle
         start_seconds = checked_seconds(start_timeout, "start_timeout")
         self._grace = grace = checked_seconds(grace_seconds, "grace_seconds") or 0.0
-        launch = Launch(python or sys.executable, cwd, env, limits or WorkerLimits())
+        if fork_server is not None and python is not None:
+            raise ValueError("a worker that is forked has the interpreter of its fork server")
+        interpreter = python or (fork_server.python if fork_server else sys.executable)
+        launch = Launch(interpreter, cwd, env, limits or WorkerLimits(), fork_server)
         emitter = Emitter(transport)
         options: dict[str, Any] = {
             "name": name,
@@ -126,14 +154,18 @@ class WorkerSession:
             "coroutine_policy": coroutine_policy,
             "output_limit": 0,  # what is kept for results is kept here
             "late_output": late_output,
+            "blocked_seconds": checked_seconds(blocked_seconds, "blocked_seconds"),
             "hooks": hooks,
             "events": emitter.active,
             "mime": emitter.wants_mime,
         }
 
+        blocked = options["blocked_seconds"] if emitter.active else None
+
         def new_supervisor() -> Supervisor:
             flight = Flight(name, emitter, output_limit, unpickle)
-            return Supervisor(launch, flight, functions, grace)
+            watch = partial(StandstillWatch, flight, name, blocked) if blocked else None
+            return Supervisor(launch, flight, functions, grace, watch)
 
         # Neither of these holds the session: their processes do not keep it alive.
         self._lives = lives = Lives(
@@ -145,6 +177,7 @@ class WorkerSession:
         self._functions = functions = HostFunctions(name, lambda: lives.loop, chain, unpickle)
         for each, fn in given.items():
             functions.add(each, fn)
+        self._read = AnswerReader(unpickle)
         self._number = 0
         self._close_report: CloseReport | None = None
 
@@ -281,6 +314,7 @@ class WorkerSession:
         flight = worker.flight
         self._number = number = self._number + 1
         flight.add(number)
+        worker.note_cell()
         try:
             make = partial(kind, cell=number, **fields)
             request, outcome = worker.ask_numbered(make, flight.result, buffers)
@@ -356,7 +390,7 @@ class WorkerSession:
             ValueLoadError: It has come as a pickle, which cannot be loaded here.
             WorkerDied: The process has ended.
         """
-        return await self._asked(requests.GetName, self._loaded_reply, name=name)
+        return await self._asked(requests.GetName, self._read.value, name=name)
 
     async def set(self, name: str, value: Any) -> None:
         """Bind *name* to a copy of *value*. Raises as :meth:`update_namespace` does."""
@@ -404,22 +438,26 @@ class WorkerSession:
 
     async def snapshot(self) -> dict[str, Any]:
         """A copy of the user's names, and of their values at one moment."""
-        found: dict[str, Any] = await self._asked(requests.Snapshot, self._loaded_snapshot)
+        found: dict[str, Any] = await self._asked(requests.Snapshot, self._read.snapshot)
         return found
 
-    def _loaded(self, packed: PackedValue) -> Any:
-        """The value itself; one that came as a pickle stays packed unless the host wants it."""
-        return loaded(packed, self.unpickle)
+    async def list_names(self, text_characters: int = 0) -> list[NameDescription]:
+        """Which names are bound, without their values. See :meth:`Session.list_names`.
 
-    def _loaded_reply(self, received: Received[Any]) -> Any:
-        return self._loaded(PackedValue(received.message.value, received.buffers))
+        Raises:
+            WorkerDied: The process has ended.
+        """
+        found: list[NameDescription] = await self._asked(
+            requests.View, names_of, text_characters=text_characters
+        )
+        return found
 
-    def _loaded_snapshot(self, received: Received[Any]) -> dict[str, Any]:
-        values: dict[str, Value] = received.message.values
-        return {
-            name: self._loaded(PackedValue(value, received.buffers))
-            for name, value in values.items()
-        }
+    def __getattr__(self, name: str) -> Any:
+        """Say of what a session in this process has why this one has it not."""
+        instead = ELSEWHERE.get(name)
+        reason = f": it is in the worker process; {instead}" if instead else ""
+        message = f"{type(self).__name__!r} object has no attribute {name!r}{reason}"
+        raise AttributeError(message, name=name, obj=self)
 
     async def _asked(
         self,
@@ -483,21 +521,38 @@ class WorkerSession:
 
     # -- coroutines --------------------------------------------------------------------------
 
+    @property
+    def pending_coroutines(self) -> Awaitable[dict[str, Any]]:
+        """Coroutines that cells have left behind, by name, once it is awaited.
+
+        They belong to the worker, and are shown as :class:`RemoteRepr`.
+        """
+        return Asked(lambda: self._asked(requests.ListPending, pending_of))
+
     async def await_pending_coroutines(self, timeout: float | None = None) -> SettledCoroutines:
         """Wait for what cells have left behind. See :meth:`Session.await_pending_coroutines`."""
         seconds = checked_seconds(timeout, "timeout")
         settled: SettledCoroutines = await self._asked(
-            requests.AwaitPending, self._loaded_settled, timeout=seconds
+            requests.AwaitPending, self._read.settled, timeout=seconds
         )
         return settled
 
-    def _loaded_settled(self, received: Received[Any]) -> SettledCoroutines:
-        message, settled = received.message, SettledCoroutines()
-        for name, value in message.results.items():
-            settled[name] = self._loaded(PackedValue(value, received.buffers))
-        settled.errors.update({name: error_of(it) for name, it in message.errors.items()})
-        settled.unfinished = tuple(message.unfinished)
-        return settled
+    # -- the ledger --------------------------------------------------------------------------
+
+    async def ledger(self) -> list[LedgerEntry]:
+        """What the session's code has made that has not ended. See :meth:`Session.ledger`."""
+        entries: list[LedgerEntry] = await self._asked(requests.ListLedger, ledger_of)
+        return entries
+
+    async def census(self) -> dict[Kind, int]:
+        """Count what there is of each kind in the worker. See :meth:`Session.census`."""
+        counts: dict[Kind, int] = await self._asked(requests.TakeCensus, counts_of)
+        return counts
+
+    async def report(self) -> str:
+        """How the session is, for people. See :meth:`Session.report`."""
+        text: str = await self._asked(requests.Report, text_of)
+        return text
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -512,7 +567,7 @@ class WorkerSession:
         See :meth:`Session.reset`; where that is not enough, :meth:`restart` leaves nothing.
         """
         ended = await self._asked(requests.Reset, timeout=timeout)
-        return _report(ended)
+        return report_of(ended)
 
     async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
         """Close the session in the worker, and end the process; kill it where it does not end.
@@ -530,7 +585,7 @@ class WorkerSession:
     async def _close(self, timeout: float) -> CloseReport:
         ended = await self._lives.close(timeout)
         if ended is not None:
-            self._close_report = _report(ended)
+            self._close_report = report_of(ended)
         return self._close_report or CloseReport()
 
     async def __aenter__(self) -> WorkerSession:
@@ -556,18 +611,6 @@ class WorkerSession:
                 f"unclosed session {self.name!r}", ResourceWarning, stacklevel=2, source=self
             )
             supervisor.discard()
-
-
-def _report(ended: replies.Ended) -> CloseReport:
-    """What the worker says that would not end."""
-    return CloseReport(
-        ended.cells,
-        ended.tasks,
-        ended.thread,
-        ended.threads,
-        ended.coroutines,
-        ended.async_generators,
-    )
 
 
 def _checked_context(context: RequestedContext) -> RequestedContext:

@@ -31,7 +31,9 @@ from isthmus.wire.frames import Buffer, Received
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.connection import Answer, Convert, HostConnection
 from isthmus.worker.flight import Flight
-from isthmus.worker.process import Launch, WorkerProcess
+from isthmus.worker.launch import Launch
+from isthmus.worker.process import WorkerProcess
+from isthmus.worker.standstill import StandstillWatch
 
 NUDGE_SECONDS = 0.02
 """How soon to signal again a worker that was in code of ours, where it does not read messages."""
@@ -53,6 +55,7 @@ class Supervisor:
         flight: Where the cells are noted.
         functions: What cells may call of the host.
         grace_seconds: How long it may take to do what it was told before it is killed.
+        standstill: Makes what tells that it does not answer, given how to ask it; None for nobody.
 
     Attributes:
         death: What it died of; None as long as it lives.
@@ -61,7 +64,12 @@ class Supervisor:
     """
 
     def __init__(
-        self, launch: Launch, flight: Flight, functions: HostFunctions, grace_seconds: float
+        self,
+        launch: Launch,
+        flight: Flight,
+        functions: HostFunctions,
+        grace_seconds: float,
+        standstill: Callable[[Callable[[], asyncio.Future[Any]]], StandstillWatch] | None = None,
     ) -> None:
         self.death: WorkerDied | None = None
         self._launch = launch
@@ -78,6 +86,7 @@ class Supervisor:
         self.reason = ""
         self._is_closing = False
         self._chores: set[asyncio.Task[None]] = set()
+        self._standstill = standstill(self._ping) if standstill is not None else None
 
     # -- the start ---------------------------------------------------------------------------
 
@@ -127,6 +136,7 @@ class Supervisor:
             await self._loop.create_unix_connection(lambda: self._connection, sock=ours)
             undo.pop_all()
             theirs.close()
+        await self._process.started()
 
     # -- messages ----------------------------------------------------------------------------
 
@@ -165,6 +175,16 @@ class Supervisor:
             self._ended.add_done_callback(functools.partial(self._fail_late, answer))
             return 0, answer
         return self._connection.ask(make, convert, buffers)
+
+    def note_cell(self) -> None:
+        """A cell is on its way."""
+        if self._standstill is not None and self.death is None:
+            self._standstill.wake()
+
+    def _ping(self) -> asyncio.Future[Any]:
+        free = self.ask(requests.Ping)
+        free.add_done_callback(look_at)
+        return free
 
     def _fail_late(self, answer: Answer, _: object) -> None:
         if not answer.done() and self.death is not None:
@@ -222,8 +242,7 @@ class Supervisor:
         """
         if self.death is not None or self._is_closing:
             return
-        free = self.ask(requests.Ping)
-        free.add_done_callback(look_at)
+        free = self._ping()
         deadline = self._loop.time() + self._grace
         while not free.done() and set(cells) <= set(self.flight.cells):
             if self._loop.time() > deadline:
@@ -310,6 +329,8 @@ class Supervisor:
         if self._process is not None:
             self._process.drain()
         death = self.death = self._cause()
+        if self._standstill is not None:
+            self._standstill.close()
         self._greet(_copied(death))
         look_at(self._greeted)
         self._connection.fail_all(lambda: _copied(death))
@@ -329,7 +350,7 @@ class Supervisor:
         elif ending.signal is not None:
             how = f"was ended by {ending.signal}"
         elif ending.exit_code is None:
-            how = "has ended, and its exit status was taken by other code of this process"
+            how = f"has ended, and {ending.why_unknown}"
         else:
             how = f"has ended with exit code {ending.exit_code}"
         peak = (
