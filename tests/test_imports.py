@@ -56,7 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cell_thread", "delegates", "generator_hooks", "interceptors", "ownership"),
     ("census", "failure_hooks", "ledger", "visitors"),
     ("home", "thread_hooks"),
-    ("adapters", "background_loop", "loop_calls", "runners"),
+    ("adapters", "background_loop", "loop_calls", "runners", "winding_down"),
     ("capabilities", "runner_hooks"),
     ("hook_set",),
     ("async_namespace",),

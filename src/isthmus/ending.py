@@ -26,9 +26,10 @@ from typing import Any
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.census import within_reach
 from isthmus.holders import Canary, holders
-from isthmus.home import Home, have_ended
+from isthmus.home import Home
 from isthmus.ownership import Ownership, state_of
 from isthmus.task_factory import end_with, own
+from isthmus.winding_down import have_ended, wind_down
 
 _log = logging.getLogger("isthmus.session")
 _log.addHandler(logging.NullHandler())  # all that it says is in the report as well
@@ -107,7 +108,7 @@ async def end_owned(manager: AsyncNamespaceManager, home: Home, timeout: float) 
     """
     ownership = manager.ownership
     ownership.ending = True
-    stubborn = await home.wind_down(timeout)
+    stubborn = await wind_down(home, timeout)
     await manager.ledger.clean_up(0)
     found = within_reach(manager.namespace, ownership)
     generators = await _close_generators(home, ownership, found.generators, timeout)

@@ -17,7 +17,6 @@ import contextvars
 import threading
 import time
 import weakref
-from asyncio import wait
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -462,58 +461,6 @@ class Home:
         if self._on_shutdown is not None:
             self._on_shutdown()
 
-    async def wind_down(self, timeout: float) -> list[asyncio.Task[Any]]:
-        """Stop all jobs and cancel all tasks that their code has made, children before parents.
-
-        Tasks that these start while they end are cancelled when they have. Jobs that have not ended
-        after *timeout* seconds are given up.
-
-        Returns:
-            The tasks that have not ended.
-
-        When a cell itself calls this, it and its parents are left alone.
-        """
-        deadline = self.loop.time() + timeout
-        jobs = self._jobs_to_stop()
-        told = self._cancel_tasks(set())
-        for job in jobs:
-            self.stop(job)
-        futures = [job.wait_future(self.loop) for job in jobs if job.state != "ended"]
-        waiting: set[asyncio.Future[Any]] = {*futures, *told}
-        while waiting and await have_ended(waiting, max(deadline - self.loop.time(), 0)):
-            newer = self._cancel_tasks(told)
-            told |= newer
-            waiting = {*newer}
-        self._cancel_tasks(told)  # what those have started that are late
-        for job in jobs:
-            if job.state != "ended":
-                self.abandon(job)
-        return self._tasks_to_end()
-
-    def _jobs_to_stop(self) -> list[Job]:
-        """All jobs but those that run the caller, children before parents; and those given up.
-
-        First what waits in the queue, so that it does not start.
-        """
-        callers = set(ancestry(current_job.get()))
-        begun = [job for job in self.jobs() if job not in callers and job not in self.queue]
-        begun.sort(key=lambda job: len(list(ancestry(job))), reverse=True)
-        return [*reversed(self.queue), *begun]
-
-    def _tasks_to_end(self) -> list[asyncio.Task[Any]]:
-        """Tasks that are not done, oldest first: no task is older than the one that made it."""
-        own = asyncio.current_task()
-        stuck = [job.task for job in self.given_up if job.context != "thread"]
-        made = dict.fromkeys([*stuck, *self.tasks, *self.ownership.of_kind("task")])
-        return [task for task in made if task is not None and task is not own and not task.done()]
-
-    def _cancel_tasks(self, told: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-        """Cancel tasks that have not been *told* yet; these."""
-        tasks = [task for task in self._tasks_to_end() if task not in told]
-        for task in reversed(tasks):
-            task.cancel("the session ends what it owns")
-        return set(tasks)
-
     def dismiss_waits(self) -> None:
         """Cancel what other threads wait for, and from here on what they begin to wait for.
 
@@ -601,11 +548,6 @@ class Home:
     def ends_of_retired(self) -> set[asyncio.Future[Any]]:
         """The ends to come of threads that were left to jobs which were given up."""
         return {it.ended for it in self._retired_threads}
-
-
-async def have_ended(ends: set[asyncio.Future[Any]], timeout: float) -> bool:
-    """Wait for all of *ends*, at most *timeout* seconds; whether they have come."""
-    return not ends or not (await wait(ends, timeout=timeout))[1]
 
 
 def call_if_alive(method: weakref.WeakMethod[Any], *arguments: object) -> None:
