@@ -45,7 +45,7 @@ class PromptFuture(asyncio.Future[T]):
         """Set the result; step the task that waits, if no other task is running now."""
         self._end(self.set_result, result)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Set the exception, in the same way."""
         self._end(self.set_exception, error)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -112,19 +112,20 @@ class HostFunctions:
 
     def call(self, received: Received[callbacks.CallCapability], sender: Sender) -> None:
         """Begin a call; its answer goes to *sender*."""
-        number = received.message.id
-        task = asyncio.ensure_future(self._answer(received, sender))
-        self._tasks[number] = task
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._answer(received, sender))
+        if not task.done():  # by an eager task factory
+            self._tasks[received.message.id] = task
 
     def cancel(self, number: int) -> None:
-        """Nobody waits for the call *number* any more."""
+        """Nobody waits for the call *number* any more. Once it has begun: it is to be answered."""
         if (task := self._tasks.get(number)) is not None:
-            task.cancel()
+            asyncio.get_running_loop().call_soon(task.cancel)
 
     def cancel_all(self) -> None:
         """The worker has gone: cancel what it has called, and do not wait for that to end."""
-        for task in list(self._tasks.values()):
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
             task.cancel()
 
     async def _answer(self, received: Received[callbacks.CallCapability], sender: Sender) -> None:
@@ -139,14 +140,19 @@ class HostFunctions:
         except (Exception, asyncio.CancelledError) as error:  # a boundary: the function is the
             buffers.clear()  # host's, and what it raises is for the cell
             sender.send(replies.Failed(number, failure_of(error, buffers)), buffers)
+        finally:  # a callback of the task would cost a turn of the loop
+            if self._tasks.get(number) is asyncio.current_task():
+                del self._tasks[number]
 
     async def _perform(self, received: Received[callbacks.CallCapability]) -> Any:
         message = received.message
         function = self._functions.get(message.name)
         if function is None:
             raise CapabilityRevoked(f"the host has taken back {message.name}(); it was not called")
-        packed = PackedValue(message.arguments, received.buffers)
-        args, kwargs = packed.load(trusted=self._unpickle) or ((), {})
+        args, kwargs = (), {}
+        if message.arguments is not None:
+            packed = PackedValue(message.arguments, received.buffers)
+            args, kwargs = packed.load(trusted=self._unpickle)
         call = CapabilityCall(
             message.name,
             args,
@@ -172,12 +178,14 @@ class _HostFunction:
         self._loop = loop
         self._perform = intercepted(chain, self._call)
 
-    async def perform(self, call: CapabilityCall, own: asyncio.AbstractEventLoop | None) -> Any:
-        """Make *call*; *own* is the loop on which this is awaited."""
+    def perform(
+        self, call: CapabilityCall, own: asyncio.AbstractEventLoop | None
+    ) -> Awaitable[Any]:
+        """What to await, on the loop *own*, for *call* to be made."""
         loop = self._loop
         if loop is None or loop is own or loop.is_closed():
-            return await self._perform(call)
-        return await on_loop(loop, awaiting(self._perform, call))
+            return self._perform(call)
+        return on_loop(loop, awaiting(self._perform, call))
 
     async def _call(self, call: CapabilityCall) -> Any:
         result = self._fn(*call.args, **call.kwargs)

@@ -129,17 +129,17 @@ class HostConnection(asyncio.BufferedProtocol):
         Raises:
             MessageTooLargeError: It is more than the worker takes. Nothing was sent.
         """
+        assert self._transport is not None
+        if not buffers:
+            frame = self.encoder.encode(message)
+            self._conversation.send(message)
+            self._transport.write(frame)
+            return
         parts = self._encoded(message, buffers)
         self._conversation.send(message)
-        assert self._transport is not None
-        if len(parts) == 1:
-            self._transport.write(parts[0])
-        else:
-            self._transport.writelines(parts)
+        self._transport.writelines(parts)
 
     def _encoded(self, message: Any, buffers: Sequence[Buffer]) -> list[Bytes]:
-        if not buffers:
-            return [self.encoder.encode(message)]
         parts = self.encoder.encode_with_buffers(message, buffers).parts
         # The transport may keep them, and their objects may change before it has written them.
         return [bytes(it) if isinstance(it, memoryview) and not it.readonly else it for it in parts]

@@ -19,6 +19,7 @@ from isthmus.colours import Colour, stands_in_async
 from isthmus.errors import LoopError, RemoteError
 from isthmus.jobs import current_job, outside_cells
 from isthmus.portal import can_run_sync
+from isthmus.prompt_future import PromptFuture
 from isthmus.remote_failures import error_of
 from isthmus.values import PackedValue, pack
 from isthmus.wire import callbacks, replies
@@ -39,7 +40,7 @@ class Call:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.number = 0
-        self.future: asyncio.Future[Any] = loop.create_future()
+        self.future = PromptFuture[Any](loop=loop)
 
 
 class Calls:
@@ -54,18 +55,25 @@ class Calls:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._waiting: dict[int, PromptFuture[Any]] = {}
 
-    def begin(self, call: Call, message: Callable[..., Any], arguments: object) -> None:
+    def begin(
+        self,
+        call: Call,
+        message: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         """Send *call*.
 
         Arguments:
             call: Gets its number, and the answer.
             message: Makes the request, given ``id`` and ``arguments``.
-            arguments: What to pack and send with it.
+            args: What to pack and send with it.
+            kwargs: The same.
         """
         buffers: list[Buffer] = []
-        packed = pack(arguments, buffers, trusted=True)
+        packed = pack((args, kwargs), buffers, trusted=True) if args or kwargs else None
 
         def make(number: int) -> Any:
             self._waiting[number] = call.future
@@ -86,9 +94,9 @@ class Calls:
         if future is None or future.done():
             return
         if isinstance(message, replies.Failed):
-            future.set_exception(_raised(message.error, received.buffers))
+            future.fail(_raised(message.error, received.buffers))
         else:
-            future.set_result((message, received.buffers))
+            future.resolve(received)
 
 
 def _raised(failure: Failure, buffers: list[Buffer]) -> BaseException:
@@ -196,10 +204,11 @@ class RemoteCapability(Capability):
             colour=colour,
         )
         # Pickling runs code of the arguments, and an interrupt must not arrive in half a message.
-        outside_cells(self._calls.begin, call, message, (args, kwargs))
+        outside_cells(self._calls.begin, call, message, args, kwargs)
 
 
 async def _answer(call: Call) -> Any:
     """What the host has answered."""
-    message, buffers = await call.future
-    return PackedValue(message.value, buffers).load(trusted=True)
+    received = await call.future
+    value = received.message.value
+    return None if value is None else PackedValue(value, received.buffers).load(trusted=True)

@@ -114,12 +114,12 @@ class WorkerExecutor(AsyncExecutor):
 
     def _observe(self, run: CellRun, title: str) -> None:
         super()._observe(run, title)
-        run.told = True
+        if not self.service.tells_all and self.late_output == "origin":
+            run.told = self.service.announces(run.number)
 
     def cell_started(self, run: CellRun) -> None:
         """Tell the host, if it wants to know."""
-        if self.service.tells_all:
-            super().cell_started(run)
+        super().cell_started(run)
         self.service.cell_started(run.number)
 
     def cell_ended(self, run: CellRun) -> None:
@@ -391,11 +391,15 @@ class Service:
         else:
             self.send_outcome(run)
 
+    def announces(self, number: int) -> bool:
+        """Whether the host wants an answer when the code of a cell is about to run."""
+        request = self._owed.get(number)
+        return request is not None and request.announce
+
     def cell_started(self, number: int) -> None:
         """The code of a cell is about to run. Threads: the cell's."""
-        request = self._owed.get(number)
-        if request is not None and request.announce:
-            self._link.send(replies.Started(request.id))
+        if self.announces(number):
+            self._link.send(replies.Started(self._owed[number].id))
 
     def send_outcome(self, run: CellRun) -> None:
         """Send how a cell has ended, unless that was done. Threads: any."""
