@@ -5,7 +5,8 @@ Refuses to know: namespaces, how a cell runs.
 Lines that come one by one are sent one by one, at once. When they come fast they are gathered: in
 each *window* of 20 ms a number of lines go at once, and the rest goes together, when the window is
 over, or enough is there, or the code flushes or ends. The end of a window is seen by a timer of the
-loop, or by the next write if the loop is kept busy.
+loop, or by the next write if the loop is kept busy. A transport that can *hold* lines is shown them
+as they come: while nobody can send them, somebody can still look.
 
 When the transport is full, a thread waits for room. The thread of a loop must not: there the text
 stays, up to a bound, and what exceeds that is dropped and counted. The *gap* is told as soon as
@@ -153,6 +154,7 @@ class LiveOutput(CellOutput):
         "_cell",
         "_credit",
         "_emitter",
+        "_held",
         "_mid_line",
         "_outgoing",
         "_session",
@@ -176,6 +178,7 @@ class LiveOutput(CellOutput):
         self._waiting: set[int] = set()
         self._credit = 0
         self._window_end = 0.0
+        self._held = 0  # how many pieces can be seen by whoever looks for them
 
     # -- in the writing thread ---------------------------------------------------------------
 
@@ -191,13 +194,16 @@ class LiveOutput(CellOutput):
 
     def look(self, data: str | bytes | MimeBundle) -> None:
         """Send what there is, or see to it that it is sent in time. *data* is the last piece."""
+        if self._held and type(data) is str and self._joins(data):
+            return
         self._open_window()
         count = len(self.pieces)
         size, is_awaited = _measure(data)
         enough = count > PIECES or size > BIG_CHARS
         at_once = self._credit > 0
-        due = enough or (at_once and is_awaited)
-        self.mark = 0 if at_once else STEP if due else count + STEP
+        hidden = self._emitter.hold is None
+        due = enough or (is_awaited and (at_once or not (hidden or outside_cells(self._hold))))
+        self.mark = 0 if at_once or not hidden else STEP if due else count + STEP
         if due:
             self._credit -= 1
             passed_on = self._pass_on()
@@ -206,6 +212,27 @@ class LiveOutput(CellOutput):
             if enough and not passed_on:
                 outside_cells(self._drop)
         self._send_soon()
+
+    def _joins(self, text: str) -> bool:
+        """Whether *text* can join what is held back. The ticker knows of that already."""
+        if len(self.pieces) > PIECES or len(text) > BIG_CHARS:
+            return False
+        if time.monotonic() >= self._window_end:
+            return False
+        return "\n" not in text or outside_cells(self._hold)
+
+    def _hold(self) -> bool:
+        """Show lines that are held back to whoever looks; false where they have to be sent."""
+        if self._busy or not self._lock.acquire(False):
+            return False
+        try:
+            text = "".join(self.pieces[self._held :])  # type: ignore[arg-type]
+            self._held = len(self.pieces)
+            return self._emitter.hold is not None and self._emitter.hold(self._cell, text)
+        except TypeError:  # not all of it is bare text
+            return False
+        finally:
+            self._lock.release()
 
     def _open_window(self) -> None:
         now = time.monotonic()
@@ -288,6 +315,9 @@ class LiveOutput(CellOutput):
     def _take(self, items: deque[Item], last: bool = False) -> None:
         """Put the pieces that there are behind *items*, as events."""
         session, cell = self._session, self._cell
+        if self._held:
+            self._held = 0
+            self._emitter.let_go(cell)
         for run in self._collect(last):
             if isinstance(run, MimeBundle):
                 items.append(Display(session, cell, run.data, run.metadata))
