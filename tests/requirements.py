@@ -324,6 +324,10 @@ REQUIREMENTS: dict[str, str] = {
         "Death has a cause (exit code, signal) and carries the last output and the cells; all who "
         "wait hear of it at once; the session can be restarted."
     ),
+    "7.5-faults": (
+        "A worker that ends in any way in any state of the protocol, and a child that does not "
+        "keep to it, end in a named error within a bound; nothing is left."
+    ),
     "7.5-time": (
         "In a worker control returns at the deadline always: what can be stopped is, and the "
         "namespace stays; what holds the interpreter is killed after a grace period."
@@ -339,6 +343,10 @@ REQUIREMENTS: dict[str, str] = {
     ),
     "7.6-fork-server-fails": (
         "A fork server that cannot import, has died, is busy or closed is a named error at once."
+    ),
+    "7.7-pool": (
+        "A pool gives workers that wait to sessions in the order of coming, each to one, never one "
+        "that has died; it has limits, counts, and an end with a report."
     ),
     # asyncio.run in a cell
     "10-asyncio-run": (

@@ -88,13 +88,17 @@ BOUNDARIES: dict[str, frozenset[str]] = {
     "values": frozenset({"PackedValue._unpickle", "pack"}),
     "worker": frozenset(
         {
-            "HostFunctions._answer",
+            "HostCalls._answer",
+            "Link._deliver",
+            "Link._readable",
             "Service._do",
             "Service._finish",
             "Service._see_to",
+            "_converted",
             "_preloaded",
             "_raised",
             "_steps",
+            "main",
         }
     ),
     "visitors": frozenset({"Visitor._outcome", "Visitor._wait"}),

@@ -586,3 +586,23 @@ async def test_the_failure_of_a_task_is_reported_when_the_task_is_dropped(
     finally:
         gc.enable()
     assert [it["message"] for it in loop_watch.complaints] == ["Task exception was never retrieved"]
+
+
+async def test_what_was_awaited_is_not_left_to_the_garbage_collector(session: Session) -> None:
+    code = """
+import weakref
+class Value: pass
+def wait():
+    future = asyncio.get_running_loop().create_future()
+    value = Value()
+    asyncio.get_running_loop().call_soon(future.set_result, value)
+    return weakref.ref(future), run_sync(future) is value
+"""
+    await session.execute(code)
+    gc.collect()
+    gc.disable()
+    try:
+        await session.execute("ref, same = wait()")
+        assert await session.execute("same, ref()") == (True, None)
+    finally:
+        gc.enable()

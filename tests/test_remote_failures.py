@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
@@ -15,7 +16,7 @@ from isthmus import (
     UnknownNameError,
     errors,
 )
-from isthmus.remote_failures import error_of, failure_of
+from isthmus.remote_failures import error_of, failure_of, same_error
 from isthmus.values import PackedValue
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.frames import Buffer
@@ -117,3 +118,26 @@ def test_a_remote_error_can_be_sent_on() -> None:
     again = crossed(first)
     assert isinstance(again, RemoteError)
     assert (again.type, again.message) == ("isthmus.errors.RemoteError", "ValueError: no")
+
+
+@requirement("7.4-failures")
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (KeyError("x", 1), "KeyError('x', 1)"),
+        (OSError(2, "gone"), "FileNotFoundError(2, 'gone')"),
+        (asyncio.CancelledError(), "CancelledError()"),
+        (ValueError(object), "ValueError(\"<class 'object'>\")"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "why"), "RemoteError('builtins.UnicodeDecodeErr"),
+        (UnknownNameError("no", "x"), "UnknownNameError('no')"),
+        (type("Own", (KeyError,), {})("x"), "RemoteError("),
+    ],
+)
+def test_builtin_errors_can_be_made_again_without_loading_anything(
+    error: BaseException, text: str
+) -> None:
+    made = same_error(failure_of(error, exactly=True))
+    assert repr(made).startswith(text)
+    if type(made) is type(error) and not isinstance(made, IsthmusError):
+        assert isinstance(made.__cause__, RemoteError)
+    assert same_error(Failure("builtins.print", "text")).__class__ is RemoteError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -69,3 +70,27 @@ def test_the_warning_of_a_hidden_builtin_points_at_the_host() -> None:
         session = Session(capabilities={"open": len})
     asyncio.run(session.close())
     assert [it.filename for it in warned] == [__file__]
+
+
+@requirement("3.4-order")
+async def test_a_thread_that_the_system_does_not_give_is_an_error_of_the_cell_alone(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    name = next(it for it in dir(threading) if it.startswith("_start_"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, name, refuse)
+        for options in ({}, {"concurrent": True}):
+            results = await asyncio.gather(
+                session.run("1", context="thread", **options),
+                session.run("2", context="async"),
+                session.run("3", context="thread", **options),
+            )
+            assert [str(it.error) for it in results] == [
+                "can't start new thread",
+                "None",
+                "can't start new thread",
+            ]
+    assert await session.execute("4", context="thread") == 4

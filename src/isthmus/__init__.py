@@ -34,6 +34,9 @@ from isthmus.errors import (
     MessageTooLargeError,
     NoInputError,
     PeerError,
+    PoolClosedError,
+    PoolFull,
+    PoolTimeout,
     ProtocolError,
     ProtocolVersionError,
     RemoteError,
@@ -96,6 +99,7 @@ from isthmus.values import PackedValue, RemoteRepr
 from isthmus.wire.parts import NameDescription
 from isthmus.worker.fork_server import ForkServer
 from isthmus.worker.limits import WorkerLimits
+from isthmus.worker.pool import PooledSession, PoolReport, PoolStats, WorkerPool
 from isthmus.worker.session import WorkerSession
 
 __all__ = [
@@ -164,6 +168,12 @@ __all__ = [
     "OutputDropped",
     "PackedValue",
     "PeerError",
+    "PoolClosedError",
+    "PoolFull",
+    "PoolReport",
+    "PoolStats",
+    "PoolTimeout",
+    "PooledSession",
     "ProtocolError",
     "ProtocolVersionError",
     "QueueTransport",
@@ -193,6 +203,7 @@ __all__ = [
     "WorkerDied",
     "WorkerError",
     "WorkerLimits",
+    "WorkerPool",
     "WorkerSession",
     "WorkerStartError",
     "call_on_loop",

@@ -125,6 +125,11 @@ class CellRun(Job):
         except BaseException as error:  # a boundary: __del__ or __repr__ of the cell's objects
             self.error = self.error or trim(error)
 
+    def refuse(self, error: BaseException) -> None:
+        """Keep *error* as the outcome of code that cannot be run."""
+        self.error = error
+        self.evaluated = True
+
     def _finish(self) -> None:
         """What follows the code, in the cell's context still."""
         self.duration = time.perf_counter() - self.started

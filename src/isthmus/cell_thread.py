@@ -236,15 +236,20 @@ class CellThread:
     # -- the loop's side ---------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Have *job* run after those submitted before; a nested one as soon as possible."""
+        """Have *job* run after those submitted before; a nested one as soon as possible.
+
+        Raises:
+            RuntimeError: The system gives no more threads. *job* is not run.
+        """
         if self._thread is None:
-            self._thread = Thread(
+            thread = Thread(
                 target=contextvars.Context().run,  # not whatever the submitter's context holds
                 args=(self._main,),
                 name=self.name,
                 daemon=True,
             )
-            contextvars.Context().run(self._thread.start)  # by no job: it is ours
+            contextvars.Context().run(thread.start)  # by no job: it is ours
+            self._thread = thread
         self.inbox.put(job)
 
     @property

@@ -12,6 +12,7 @@
     │   ├── UnknownNameError     a name that is not bound (also a LookupError)
     │   ├── LoopError            no event loop, a closed one, or another one (also a RuntimeError)
     │   ├── SessionClosedError   the session has ended (also a RuntimeError)
+    │   ├── PoolClosedError      the pool of workers has ended (also a RuntimeError)
     │   ├── NoInputError         input() where the host has given none (also a RuntimeError)
     │   ├── UntrustedValueError  a pickled value, from a peer that is not trusted
     │   ├── MessageTooLargeError  more than the other process takes at once (also a ValueError)
@@ -37,6 +38,8 @@
     │   └── ValueLoadError       a value that cannot be unpickled here
     ├── WorkerError              a worker process cannot be used
     │   ├── WorkerStartError     it could not be started
+    │   ├── PoolTimeout          none of the pool's was free in time (also a TimeoutError)
+    │   ├── PoolFull             too many wait for one already
     │   └── WorkerDied           it has ended (also a ConnectionError)
     └── InternalError            a bug of ours
 
@@ -185,6 +188,10 @@ class CallbackError(DeadlockError):
     """A callback of the event loop cannot wait for that loop, which waits for the callback."""
 
 
+class PoolClosedError(UsageError, RuntimeError):
+    """The pool has ended. Open another."""
+
+
 class NoInputError(UsageError, RuntimeError):
     """A cell asks for input, and the host has given no function that would supply it."""
 
@@ -239,6 +246,14 @@ class WorkerError(IsthmusError):
 
 class WorkerStartError(WorkerError):
     """The worker could not be started, or did not answer in time. No process is left."""
+
+
+class PoolTimeout(WorkerError, TimeoutError):
+    """No worker of the pool was free in time."""
+
+
+class PoolFull(WorkerError):
+    """As many as may wait for a worker of the pool do so already."""
 
 
 class WorkerDied(WorkerError, ConnectionError):

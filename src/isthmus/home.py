@@ -183,7 +183,12 @@ class Home:
             job.snapshot = self.context.copy()
         job.state = "running"
         self.in_thread.append(job)
-        (self._thread or self._thread_of_cells()).submit(job)
+        try:
+            (self._thread or self._thread_of_cells()).submit(job)
+        except RuntimeError as error:  # the system gives no more threads
+            self.in_thread.remove(job)
+            job.refuse(error)
+            self.ended(job)
 
     def has_hogged(self, job: Job) -> bool:
         """Count *job*, which has ended; whether its caller should let the loop go round now.
@@ -266,7 +271,12 @@ class Home:
         """Have *thread* run *job*, and await for it what it awaits, in the current task."""
         mailbox = job.mailbox = Mailbox(self.loop)
         job.snapshot = contextvars.copy_context()
-        thread.submit(job)
+        try:
+            thread.submit(job)
+        except RuntimeError as error:  # as above
+            job.snapshot = None
+            job.refuse(error)
+            return
         while (request := await mailbox.get()) is not None:
             mailbox.redeliver()
             await request.perform()

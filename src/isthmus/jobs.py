@@ -198,6 +198,10 @@ class Job:
         """Run the code and keep the outcome. Never raises. Called in the job's context."""
         raise NotImplementedError
 
+    def refuse(self, error: BaseException) -> None:
+        """Keep *error* as the outcome of code that cannot be run. In place of :meth:`evaluate`."""
+        raise NotImplementedError
+
     def open_output(self) -> JobOutput:
         """Where what the code writes goes, asked when it first writes. Threads: any."""
         raise NotImplementedError

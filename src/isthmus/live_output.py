@@ -27,6 +27,7 @@ import threading
 import time
 from collections import deque
 from contextvars import Context
+from typing import Any
 
 from isthmus.events import Display, Output, OutputDropped, StreamName
 from isthmus.jobs import current_job, outside_cells
@@ -158,6 +159,7 @@ class LiveOutput(CellOutput):
         "_mid_line",
         "_outgoing",
         "_session",
+        "_show",
         "_ticker",
         "_waiting",
         "_window_end",
@@ -178,6 +180,7 @@ class LiveOutput(CellOutput):
         self._waiting: set[int] = set()
         self._credit = 0
         self._window_end = 0.0
+        self._show: Any = emitter.hold
         self._held = 0  # how many pieces can be seen by whoever looks for them
 
     # -- in the writing thread ---------------------------------------------------------------
@@ -194,15 +197,19 @@ class LiveOutput(CellOutput):
 
     def look(self, data: str | bytes | MimeBundle) -> None:
         """Send what there is, or see to it that it is sent in time. *data* is the last piece."""
-        if self._held and type(data) is str and self._joins(data):
-            return
+        if self._held and type(data) is str:
+            if "\n" not in data:
+                if len(self.pieces) <= PIECES and len(data) <= BIG_CHARS:
+                    return  # the rest of the line will come, or the end of the window
+            elif self._hold():
+                return
         self._open_window()
         count = len(self.pieces)
         size, is_awaited = _measure(data)
         enough = count > PIECES or size > BIG_CHARS
         at_once = self._credit > 0
-        hidden = self._emitter.hold is None
-        due = enough or (is_awaited and (at_once or not (hidden or outside_cells(self._hold))))
+        hidden = self._show is None
+        due = enough or (is_awaited and (at_once or not (hidden or self._hold())))
         self.mark = 0 if at_once or not hidden else STEP if due else count + STEP
         if due:
             self._credit -= 1
@@ -213,26 +220,23 @@ class LiveOutput(CellOutput):
                 outside_cells(self._drop)
         self._send_soon()
 
-    def _joins(self, text: str) -> bool:
-        """Whether *text* can join what is held back. The ticker knows of that already."""
-        if len(self.pieces) > PIECES or len(text) > BIG_CHARS:
-            return False
-        if time.monotonic() >= self._window_end:
-            return False
-        return "\n" not in text or outside_cells(self._hold)
-
     def _hold(self) -> bool:
-        """Show lines that are held back to whoever looks; false where they have to be sent."""
-        if self._busy or not self._lock.acquire(False):
+        """Show lines that are held back to whoever looks; false where they have to be sent.
+
+        They have when they are many, when the window is over, or when nobody could be shown them.
+        """
+        pieces, lock = self.pieces, self._lock
+        if self._busy or time.monotonic() >= self._window_end or not lock.acquire(False):
             return False
         try:
-            text = "".join(self.pieces[self._held :])  # type: ignore[arg-type]
-            self._held = len(self.pieces)
-            return self._emitter.hold is not None and self._emitter.hold(self._cell, text)
+            held, self._held = self._held, len(pieces)
+            if self._held > PIECES:
+                return False
+            return bool(self._show(self._cell, "".join(pieces[held:])))  # type: ignore[arg-type]
         except TypeError:  # not all of it is bare text
             return False
         finally:
-            self._lock.release()
+            lock.release()
 
     def _open_window(self) -> None:
         now = time.monotonic()

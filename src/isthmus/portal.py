@@ -329,8 +329,9 @@ def _wait_in_portal(portal: Portal, awaitable: Awaitable[Any]) -> Any:
                     error.__context__ = sys.exc_info()[1]
                 trap = stepper.throw(error)
     except StopIteration as stop:
-        tb = stop.__traceback__
-        if tb is not None and tb.tb_next is not None:  # a coroutine that returns adds no traceback
+        # A coroutine that returns adds no traceback. This one holds this frame, which must not hold
+        # it: what was awaited would wait for the garbage collector.
+        if stop.__traceback__ is not None and stop.__traceback__.tb_next is not None:
             check_returned(stepper, stop)
         if strikes.put_off:
             strikes.come_out(sys._getframe(2))

@@ -90,8 +90,8 @@ class Emitter:
         wants_mime: Whether the transport wants values in their rich form.
         lines_at_once: How many lines the transport wants at once where they come fast; 0 leaves it
             to the sender.
-        hold: Shows a line of a cell that is held back to whoever looks for it; false where it has
-            to be sent. None where the transport has no place for that.
+        hold: Shows lines of a cell that are held back to whoever looks for them; false where they
+            have to be sent. It must not run code of others. None where there is no place for them.
         let_go: The lines of a cell that were held back are about to be sent.
         failures: How many events the transport has refused by raising.
     """

@@ -217,5 +217,5 @@ class PackedValue:
 
         try:
             return pickle.loads(data, buffers=buffers)
-        except Exception as error:  # a boundary: unpickling runs code of the value's class
+        except (Exception, SystemExit) as error:  # a boundary: unpickling runs code of its class
             raise ValueLoadError(f"a {self.type} cannot be loaded: {_reason(error)}") from error

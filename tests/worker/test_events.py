@@ -105,6 +105,7 @@ async def test_the_host_tells_of_a_standstill_that_the_worker_cannot_tell(
             await session.run(held)
             told = [it for it in transport.of_type(LoopBlocked) if it.cell == number]
             assert [it.stack for it in told] == [STACK]
+            await session.list_names()  # its loop has gone round; else it is the same standstill
 
 
 class Standstill:

@@ -231,7 +231,7 @@ async def test_a_server_that_was_killed_takes_its_workers_along_and_is_started_a
             assert pid is not None
             assert old is not None
             os.kill(old, signal.SIGKILL)
-            with pytest.raises(WorkerDied, match="its fork server has ended before it"):
+            with pytest.raises(WorkerDied, match="its fork server cannot say how"):
                 await asyncio.wait_for(hang, WAIT_SECONDS)
             await eventually(lambda: not _runs(pid))
             await session.restart()

@@ -43,7 +43,8 @@ class Step(Request, frozen=True, tag=True):
 
     Attributes:
         object: Its number.
-        step: ``"next"``, ``"send"``, ``"throw"`` and ``"close"`` of iterators and generators,
+        step: ``"iter"`` of what can be iterated over and is no iterator itself, ``"next"``,
+            ``"send"``, ``"throw"`` and ``"close"`` of iterators and generators,
             ``"enter"`` and ``"exit"`` of context managers. What ``"exit"`` returns says whether the
             exception is swallowed.
         value: What to send.
@@ -51,7 +52,7 @@ class Step(Request, frozen=True, tag=True):
     """
 
     object: Id
-    step: Literal["next", "send", "throw", "close", "enter", "exit"]
+    step: Literal["iter", "next", "send", "throw", "close", "enter", "exit"]
     value: Value | None = None
     error: Failure | None = None
 

@@ -5,6 +5,8 @@ Every request has one last answer; ``Started`` alone comes before it.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from isthmus.events import Context, Status
@@ -23,9 +25,15 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Returned(Reply, frozen=True, tag=True):
-    """Here is what was asked for. *value* None is None."""
+    """Here is what was asked for.
+
+    Attributes:
+        value: None is None.
+        awaited: The capability has given an awaitable, and this is its result.
+    """
 
     value: Value | None = None
+    awaited: bool = False
 
 
 class Failed(Reply, frozen=True, tag=True):
@@ -171,15 +179,20 @@ class Handed(Reply, frozen=True, tag=True):
 
     Attributes:
         object: Its number, never used before; good until ``Release``.
-        iterates: Whether it is for ``async for`` and ``for``.
-        manages: Whether it is for ``async with`` and ``with``.
+        iterates: ``"async"`` where it is for ``async for`` (and for ``for``, in sync code),
+            ``"sync"`` where it is for ``for`` alone; empty where it is for neither.
+        manages: The same for ``async with`` and ``with``.
+        is_iterator: It is its own iterator: steps can be taken with it at once.
+        awaited: The capability has given an awaitable, and this is its result.
         type_name: The qualified name of its class.
         text: Its ``repr``.
     """
 
     object: Id
-    iterates: bool = False
-    manages: bool = False
+    iterates: Literal["", "async", "sync"] = ""
+    manages: Literal["", "async", "sync"] = ""
+    is_iterator: bool = False
+    awaited: bool = False
     type_name: str = ""
     text: str = ""
 

@@ -66,9 +66,12 @@ class Reset(Request, frozen=True, tag=True):
 
     Attributes:
         timeout: Seconds for each of cells, tasks and thread to end.
+        parent: The number of a cell that waits for this, by a function of the host that it has
+            called: it goes on to its own end; 0 for none.
     """
 
     timeout: Seconds = 1.0
+    parent: CellNumber = 0
 
 
 class Close(Request, frozen=True, tag=True):
@@ -100,6 +103,8 @@ class CellRequest(Request, frozen=True):
         concurrent: Beside the other cells instead of in order.
         atomic: Put names back when it fails.
         title: A label for events.
+        parent: The number of a cell that waits for this one, by a function of the host that it has
+            called: this one runs at once, nested in it; 0 for none.
         announce: Send ``Started`` when its code is about to run: a host that enforces deadlines
             from outside needs to know.
     """
@@ -110,6 +115,7 @@ class CellRequest(Request, frozen=True):
     concurrent: bool = False
     atomic: bool = False
     title: str = ""
+    parent: CellNumber = 0
     announce: bool = False
 
 

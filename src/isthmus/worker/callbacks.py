@@ -1,9 +1,9 @@
-"""Calls of the host's functions by a worker. Owns the functions, and the task of each call.
+"""The functions of the host that cells of a worker may call. Owns them, and where each runs.
 
 Every call goes through the interceptors, as in a session in this process; the function runs on the
 loop on which it was registered, or on the session's own.
 
-Refuses to know: processes, cells.
+Refuses to know: processes, messages.
 
 Threads: the loop's, but for :meth:`HostFunctions.add` and :meth:`HostFunctions.revoke`.
 """
@@ -12,27 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from isthmus.capabilities import Capability, mark_of
 from isthmus.delegates import awaiting, on_loop
-from isthmus.errors import CapabilityRevoked, MessageTooLargeError
+from isthmus.errors import CapabilityRevoked, LoopError
 from isthmus.interceptors import CapabilityCall, Interceptor, checked_chain, intercepted
 from isthmus.namespace import NamespaceManager
-from isthmus.remote_failures import failure_of
-from isthmus.values import PackedValue, pack
-from isthmus.wire import callbacks, replies
-from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import CapabilityDescription
-
-
-class Sender(Protocol):
-    """Where answers go."""
-
-    def send(self, message: Any, buffers: Sequence[Buffer] = ()) -> None:
-        """Send *message*."""
 
 
 class HostFunctions:
@@ -40,28 +29,21 @@ class HostFunctions:
 
     Arguments:
         session: The session's name, for interceptors.
-        loop: Says on which loop functions run that were registered in none.
         interceptors: What every call passes.
         unpickle: Load arguments that come as pickles.
+
+    Attributes:
+        by_name: The functions, as a session shows them. A live, read-only view.
+        session, unpickle: As they were given.
     """
 
-    def __init__(
-        self,
-        session: str,
-        loop: Callable[[], asyncio.AbstractEventLoop | None],
-        interceptors: tuple[Interceptor, ...],
-        unpickle: bool,
-    ) -> None:
-        self._session = session
-        self._loop = loop
+    def __init__(self, session: str, interceptors: tuple[Interceptor, ...], unpickle: bool) -> None:
+        self.session = session
+        self.unpickle = unpickle
         self._interceptors = interceptors
-        self._unpickle = unpickle
-        self._functions: dict[str, _HostFunction] = {}
+        self._functions: dict[str, HostFunction] = {}
         self._capabilities: dict[str, Capability] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
         self.by_name = MappingProxyType(self._capabilities)
-
-    # -- what there is -----------------------------------------------------------------------
 
     def add(
         self,
@@ -82,8 +64,8 @@ class HostFunctions:
         pinned = on if on is not None else mark_of(given).on_loop
         loop = pinned if pinned is not None else asyncio._get_running_loop()
         replaced = self._capabilities.get(name)
-        self._capabilities[name] = Capability(name, given, pinned, chain)
-        self._functions[name] = _HostFunction(given, loop, chain)
+        made = self._capabilities[name] = Capability(name, given, pinned, chain)
+        self._functions[name] = HostFunction(made, loop, pinned is not None, chain)
         if replaced is not None:
             replaced.revoke()
         return self.describe(name)
@@ -108,88 +90,71 @@ class HostFunctions:
         """The same of all functions."""
         return tuple(self.describe(name) for name in self._capabilities)
 
-    # -- calls -------------------------------------------------------------------------------
+    def get(self, name: str) -> HostFunction:
+        """The function *name*.
 
-    def call(self, received: Received[callbacks.CallCapability], sender: Sender) -> None:
-        """Begin a call; its answer goes to *sender*."""
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._answer(received, sender))
-        if not task.done():  # by an eager task factory
-            self._tasks[received.message.id] = task
-
-    def cancel(self, number: int) -> None:
-        """Nobody waits for the call *number* any more. Once it has begun: it is to be answered."""
-        if (task := self._tasks.get(number)) is not None:
-            asyncio.get_running_loop().call_soon(task.cancel)
-
-    def cancel_all(self) -> None:
-        """The worker has gone: cancel what it has called, and do not wait for that to end."""
-        tasks, self._tasks = self._tasks, {}
-        for task in tasks.values():
-            task.cancel()
-
-    async def _answer(self, received: Received[callbacks.CallCapability], sender: Sender) -> None:
-        """Make a call and send its answer."""
-        number, buffers = received.message.id, list[Buffer]()
-        try:
-            value = await self._perform(received)
-            packed = None if value is None else pack(value, buffers, trusted=True)
-            sender.send(replies.Returned(number, packed), buffers)
-        except MessageTooLargeError as error:
-            sender.send(replies.Failed(number, failure_of(error)))
-        except (Exception, asyncio.CancelledError) as error:  # a boundary: the function is the
-            buffers.clear()  # host's, and what it raises is for the cell
-            sender.send(replies.Failed(number, failure_of(error, buffers)), buffers)
-        finally:  # a callback of the task would cost a turn of the loop
-            if self._tasks.get(number) is asyncio.current_task():
-                del self._tasks[number]
-
-    async def _perform(self, received: Received[callbacks.CallCapability]) -> Any:
-        message = received.message
-        function = self._functions.get(message.name)
+        Raises:
+            CapabilityRevoked: There is none any more.
+        """
+        function = self._functions.get(name)
         if function is None:
-            raise CapabilityRevoked(f"the host has taken back {message.name}(); it was not called")
-        args, kwargs = (), {}
-        if message.arguments is not None:
-            packed = PackedValue(message.arguments, received.buffers)
-            args, kwargs = packed.load(trusted=self._unpickle)
-        call = CapabilityCall(
-            message.name,
-            args,
-            kwargs,
-            session=self._session,
-            cell=message.cell,
-            context=message.context,
-            colour=message.colour,
-        )
-        return await function.perform(call, self._loop())
+            raise CapabilityRevoked(f"the host has taken back {name}(); it was not called")
+        return function
 
 
-class _HostFunction:
-    """A function of the host, with what stands before it and where it runs."""
+class HostFunction:
+    """A function of the host, with what stands before it and where it runs.
+
+    Arguments:
+        capability: What a session shows of it.
+        loop: The loop on which it runs; None for the session's own.
+        is_pinned: It must not run on any other one, whatever becomes of that.
+        chain: What each call passes.
+    """
 
     def __init__(
         self,
-        fn: Callable[..., Any],
+        capability: Capability,
         loop: asyncio.AbstractEventLoop | None,
+        is_pinned: bool,
         chain: tuple[Interceptor, ...],
     ) -> None:
-        self._fn = fn
+        self._capability = capability
         self._loop = loop
+        self._is_pinned = is_pinned
         self._perform = intercepted(chain, self._call)
 
-    def perform(
-        self, call: CapabilityCall, own: asyncio.AbstractEventLoop | None
-    ) -> Awaitable[Any]:
-        """What to await, on the loop *own*, for *call* to be made."""
-        loop = self._loop
-        if loop is None or loop is own or loop.is_closed():
-            return self._perform(call)
-        return on_loop(loop, awaiting(self._perform, call))
+    @property
+    def is_async(self) -> bool:
+        """Whether it gives an awaitable: what it looks like, or has turned out to be."""
+        return self._capability.is_async
+
+    def home(self) -> asyncio.AbstractEventLoop:
+        """Where it runs, and what it returns lives. Asked on the session's own loop.
+
+        Raises:
+            LoopError: That loop does not run.
+        """
+        own, loop = asyncio.get_running_loop(), self._loop
+        if loop is None or (loop.is_closed() and not self._is_pinned):
+            return own
+        if not loop.is_running():
+            raise LoopError(f"{self._capability.name}() lives on {loop!r}, which does not run")
+        return loop
+
+    async def perform(self, call: CapabilityCall) -> Any:
+        """Make *call*, and give its result. On the session's own loop."""
+        loop = self.home()
+        if loop is asyncio.get_running_loop():
+            return await self._perform(call)
+        return await on_loop(loop, awaiting(self._perform, call))
 
     async def _call(self, call: CapabilityCall) -> Any:
-        result = self._fn(*call.args, **call.kwargs)
-        return await result if inspect.isawaitable(result) else result
+        result = self._capability.__wrapped__(*call.args, **call.kwargs)
+        if not inspect.isawaitable(result):
+            return result
+        self._capability._awaits = True
+        return await result
 
 
 def _check(name: str, fn: Callable[..., Any]) -> None:

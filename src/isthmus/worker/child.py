@@ -28,6 +28,7 @@ from types import FrameType
 
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.worker.capture import Capture
+from isthmus.worker.leaving import leave
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.link import Link
 from isthmus.worker.service import Service
@@ -54,7 +55,10 @@ def main(arguments: Sequence[str]) -> None:
         target=_watch_host, args=(link.fileno(),), name="isthmus host watch", daemon=True
     ).start()
     with asyncio.Runner(loop_factory=ThreadAwareLoop) as runner:
-        host_has_gone = runner.run(_serve(link, Capture(ends)))
+        try:
+            host_has_gone = runner.run(_serve(link, Capture(ends)))
+        except BaseException as error:  # a boundary: a callback of a cell's has left the loop
+            leave(error)
         if host_has_gone:
             _end_group()
     _leave()

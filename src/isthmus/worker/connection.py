@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from isthmus.errors import IsthmusError, ProtocolError, RemoteError
+from isthmus.errors import ProtocolError, RemoteError, ValueLoadError
 from isthmus.prompt_future import PromptFuture
 from isthmus.remote_failures import error_of
 from isthmus.wire.catalogue import ALL_REPLIES, INTERIM
@@ -68,6 +68,14 @@ class HostConnection(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self._fault: ProtocolError | None = None
         self._transport: asyncio.Transport | None = None
+
+    def serve(
+        self,
+        on_message: Callable[[Received[Any]], object],
+        on_lost: Callable[[ProtocolError | None], object],
+    ) -> None:
+        """Call others from now on."""
+        self._on_message, self._on_lost = on_message, on_lost
 
     # -- asyncio's side ----------------------------------------------------------------------
 
@@ -152,7 +160,7 @@ class HostConnection(asyncio.BufferedProtocol):
         Arguments:
             make: Makes the request of its id.
             convert: Makes of an answer what the future gets, before the next message is looked at.
-                What it raises, if that is ours, the future gets as well. None leaves the message.
+                What it raises the future gets as well. None leaves the message.
             buffers: What goes with the request.
 
         Raises:
@@ -193,5 +201,15 @@ def _converted(received: Received[Any], convert: Convert | None) -> tuple[Any, E
         return message, None
     try:
         return convert(received), None
-    except IsthmusError as error:
-        return None, error
+    except BaseException as error:  # a boundary: loading a pickle runs code of the worker's
+        return None, _harmless(error, message)
+
+
+def _harmless(error: BaseException, message: Any) -> Exception:
+    """*error*, or what says the same where it would end a loop or pass for a cancellation."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    what = f"{type(error).__name__}: {error}"
+    made = ValueLoadError(f"the {type(message).__name__} of the worker cannot be read: {what}")
+    made.__cause__ = error
+    return made

@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any
 
 from isthmus.context_bridge import RequestedContext
-from isthmus.errors import RemoteError, ValueLoadError, WorkerDied
+from isthmus.errors import ProtocolError, RemoteError, ValueLoadError, WorkerDied
 from isthmus.events import (
     CellResult,
     CellStarted,
@@ -56,12 +56,13 @@ class Flight:
         unpickle: Load values that come as pickles.
 
     Attributes:
+        session: The same.
         standstills: How often it was told that the worker's loop stands still.
     """
 
     def __init__(self, session: str, emitter: Emitter, output_limit: int, unpickle: bool) -> None:
         self.standstills = 0
-        self._session = session
+        self.session = session
         self._emitter = emitter
         self._limit = output_limit
         self._unpickle = unpickle
@@ -122,7 +123,7 @@ class Flight:
         """Take what was written to a descriptor, whole characters of it."""
         text = self._decoders[stream].decode(data)
         if text:
-            self.tell(Output(self._session, self.current(), stream, text))
+            self.tell(Output(self.session, self.current(), stream, text))
 
     def current(self) -> int:
         """The cell that has begun last, or else would be the next to; 0 if there is none."""
@@ -141,9 +142,15 @@ class Flight:
 
     # -- outcomes ----------------------------------------------------------------------------
 
-    def result(self, received: Received[replies.Outcome]) -> CellResult:
-        """The result of a cell, which is no longer in flight."""
+    def result(self, number: int, received: Received[replies.Outcome]) -> CellResult:
+        """The result of cell *number*, which is no longer in flight.
+
+        Raises:
+            ProtocolError: It is that of another cell.
+        """
         outcome = received.message
+        if outcome.cell != number:
+            raise ProtocolError(f"the outcome of cell {number} says that of {outcome.cell}")
         output = self._outputs.get(outcome.cell)
         self.drop(outcome.cell)
         return CellResult(

@@ -6,7 +6,8 @@ Assumes: nobody but the server reads the other end; requests are small, so that 
 always taken at once.
 
 Lock: one guards the process and the queue of requests. It is held for writing what fits and for
-starting the process; nothing is waited for under it, but the end of a server that was closed.
+starting the process; nothing is waited for under it, but the end of a server that has let go of its
+end.
 """
 
 from __future__ import annotations
@@ -103,10 +104,23 @@ class ForkServer:
         folder = os.fsencode(os.getcwd() if cwd is None else os.path.abspath(cwd))
         wanted = _as_bytes(env) if env is not None else self._env or dict(os.environb)
         with self._lock:
-            self._start()
-            same = wanted == self._env_of_process
-            message = fork_messages.Fork(folder, None if same else wanted, limits)
-            self._send(fork_messages.encoded(message), descriptors)
+            try:
+                self._request(descriptors, folder, wanted, limits)
+            except BrokenPipeError:  # it has just died
+                self._request(descriptors, folder, wanted, limits)
+
+    def _request(
+        self, descriptors: Sequence[int], folder: bytes, env: Mapping[bytes, bytes], limits: str
+    ) -> None:
+        self._start()
+        given = None if env == self._env_of_process else dict(env)
+        try:
+            self._send(
+                fork_messages.encoded(fork_messages.Fork(folder, given, limits)), descriptors
+            )
+        except BrokenPipeError:
+            self._await_end()
+            raise BrokenPipeError(f"the fork server {self.how_it_ended()}") from None
 
     def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
         """Write what fits; leave the rest to a thread. The server may be busy importing."""
@@ -197,11 +211,16 @@ class ForkServer:
         with suppress(OSError):
             control.shutdown(socket.SHUT_RDWR)  # a thread that writes has an error
         control.close()
+        self._await_end()
+
+    def _await_end(self) -> None:
+        """Wait for the end of a process whose connection has ended."""
+        assert self._process is not None
         try:
-            process.wait(CLOSING_SECONDS)
+            self._process.wait(CLOSING_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self) -> ForkServer:
         """Start it."""

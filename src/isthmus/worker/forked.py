@@ -27,6 +27,11 @@ READ_BYTES = 1 << 12
 """How much to read of a leash: all that ever comes, but for a long reason."""
 
 
+PATIENCE_SECONDS = 5.0
+"""How long the server may take to tell of the end of a process that was killed; from the air. One
+that is stopped tells nothing, and nobody must wait for it."""
+
+
 class ForkedChild:
     """A process that a fork server makes.
 
@@ -39,7 +44,7 @@ class ForkedChild:
         pid: Its number; 0 as long as it has not been made.
     """
 
-    why_unknown = "its fork server has ended before it"
+    why_unknown = "its fork server cannot say how"
 
     def __init__(
         self, launch: Launch, ends: Ends, on_end: Callable[[int | None, int], object]
@@ -53,6 +58,7 @@ class ForkedChild:
         self._messages = fork_messages.Messages()
         self._descriptor: int | None = None
         self._has_ended = False
+        self._alarm: asyncio.TimerHandle | None = None
         with ExitStack() as undo:
             self._leash, theirs = map(undo.enter_context, socket.socketpair())
             self._ask(launch, ends, theirs.fileno())
@@ -146,6 +152,8 @@ class ForkedChild:
             return
         if self.pid:
             kill_group(self.pid)
+            if self._alarm is None:
+                self._alarm = self._loop.call_later(PATIENCE_SECONDS, self.bury)
         else:
             self._loop.call_soon(self._fail, "it is not wanted any more")
 
@@ -157,6 +165,8 @@ class ForkedChild:
         if self._has_ended:
             return
         self._has_ended = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._leash)
         self._leash.close()

@@ -36,6 +36,8 @@ from isthmus.interrupts import SIGNAL
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation, Phase
 from isthmus.wire.frames import Buffer, Bytes, Received
+from isthmus.worker.leaving import leave
+from isthmus.worker.slate import Slate
 
 _FOLDER = os.path.dirname(__file__)
 
@@ -61,6 +63,7 @@ class Link:
 
     Attributes:
         encoder: Makes bytes of messages.
+        slate: Where what is held back is shown, if there is one.
         forked: This is a child process of the worker, which must not write to the host.
 
     Threads: any, where a method does not say otherwise.
@@ -69,6 +72,7 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         self.encoder = Encoder()
         self.forked = False
+        self.slate: Slate | None = None
         self._socket = connection
         self._decoder = message_decoder("worker")
         self._conversation = Conversation("worker")
@@ -154,7 +158,10 @@ class Link:
         return self.ended
 
     def _readable(self) -> None:
-        self._pull()
+        try:
+            self._pull()
+        except Exception as error:  # a boundary: bytes are lost, and with them all that follow
+            leave(error)
         self._deliver()
 
     def _deliver(self) -> None:
@@ -162,11 +169,14 @@ class Link:
         self._scheduled = False
         inbox, receiver, began = self._inbox, self._receiver, time.monotonic()
         assert receiver is not None
-        while inbox:
-            receiver.take(inbox.popleft())
-            if inbox and time.monotonic() - began > HOGGED_SECONDS:
-                self._deliver_soon()
-                return
+        try:
+            while inbox:
+                receiver.take(inbox.popleft())
+                if inbox and time.monotonic() - began > HOGGED_SECONDS:
+                    self._deliver_soon()
+                    return
+        except Exception as error:  # a boundary: a message is lost, and somebody waits for its
+            leave(error)  # answer; memory may have run out
 
     def _deliver_soon(self) -> None:
         if self._inbox and not self._scheduled and self._loop is not None:
@@ -237,6 +247,8 @@ class Link:
         with it would go what is written here. Locks may be held by threads that are not here.
         """
         self.forked = True
+        if self.slate is not None:
+            self.slate.leave()
         self._sending, self._telling = threading.Lock(), threading.Lock()
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(nowhere, self._socket.fileno(), inheritable=False)

@@ -19,6 +19,21 @@ from isthmus.worker.supervisor import Supervisor, look_at
 
 T = TypeVar("T")
 
+Opening = Callable[[], dict[str, Any]]
+"""Gives the fields of ``Open``, as they are then."""
+
+Source = Callable[[Callable[[], Supervisor], Opening, float | None], Awaitable[Supervisor]]
+"""Gives what looks after a worker in which the session is open: made by the first argument."""
+
+
+async def start_one(
+    new: Callable[[], Supervisor], opening: Opening, timeout: float | None
+) -> Supervisor:
+    """Start a process."""
+    supervisor = new()
+    await supervisor.start(opening(), timeout)
+    return supervisor
+
 
 class Lives:
     """The worker of a session: the one that there is, and those that follow.
@@ -28,8 +43,10 @@ class Lives:
         supervisor: Makes what looks after a process.
         opening: Gives the fields of ``Open``.
         start_timeout: Seconds that a worker may take to start; None sets no bound.
+        source: Where workers come from.
 
     Attributes:
+        source: As above.
         loop: The session's event loop: the one in which it was used first; None before.
         supervisor: Of the process that there is, or was last.
         is_closing: There will be no other one.
@@ -39,8 +56,9 @@ class Lives:
         self,
         name: str,
         supervisor: Callable[[], Supervisor],
-        opening: Callable[[], dict[str, Any]],
+        opening: Opening,
         start_timeout: float | None,
+        source: Source = start_one,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.supervisor: Supervisor | None = None
@@ -49,6 +67,7 @@ class Lives:
         self._new_supervisor = supervisor
         self._opening = opening
         self._start_timeout = start_timeout
+        self.source = source
         self._starting: asyncio.Task[None] | None = None
         self._early: list[_Early] = []
 
@@ -85,8 +104,7 @@ class Lives:
         return self._starting
 
     async def _start(self) -> None:
-        supervisor = self._new_supervisor()
-        await supervisor.start(self._opening(), self._start_timeout)
+        supervisor = await self.source(self._new_supervisor, self._opening, self._start_timeout)
         self.supervisor = supervisor
         early, self._early = self._early, []
         for each in early:

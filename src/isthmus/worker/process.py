@@ -98,6 +98,12 @@ class WorkerProcess:
             undo.pop_all()
         return child
 
+    def serve(
+        self, on_output: Callable[[StreamName, bytes], object], on_exit: Callable[[], object]
+    ) -> None:
+        """Call others from now on."""
+        self._on_output, self._on_exit = on_output, on_exit
+
     async def started(self) -> None:
         """Wait until there is a process.
 

@@ -17,15 +17,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from dataclasses import astuple
 from typing import Any, ClassVar
 
 from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
-from isthmus.errors import MessageTooLargeError, ProtocolError
+from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
 from isthmus.events import Display, Event, Output, OutputDropped
 from isthmus.executor import AsyncExecutor
+from isthmus.jobs import Job, current_job
 from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
 from isthmus.output import DEFAULT_OUTPUT_LIMIT
@@ -35,17 +37,25 @@ from isthmus.values import TEXT_CHARACTERS, PackedValue, pack
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import Owned, Value
+from isthmus.worker.calls import Calls
 from isthmus.worker.capture import Capture
+from isthmus.worker.leaving import leave
 from isthmus.worker.link import Link
 from isthmus.worker.prompt_start import begin_now
-from isthmus.worker.remote_capability import Calls, RemoteCapability
+from isthmus.worker.remote_capability import RemoteCapability
+from isthmus.worker.slate import Slate
 from isthmus.worker.usage import own_usage
+
+LINES_AT_ONCE = 4
+"""Lines that are sent at once, in each fiftieth of a second, before more are held back; from the
+air. Whoever looks on sees the first ones at once."""
 
 _OUTPUT = (Output, OutputDropped, Display)
 
 
 class LinkTransport:
-    """Sends events to the host, each line at once: code that never lets go may follow it.
+    """Sends events to the host. What is held back, because it comes fast, is on the slate: code
+    that never lets go may follow it. Where there is no slate each line is sent at once.
 
     Arguments:
         link: The connection.
@@ -53,14 +63,20 @@ class LinkTransport:
         opened: What the host has asked for.
     """
 
-    lines_at_once = sys.maxsize
-
     def __init__(self, link: Link, capture: Capture, opened: requests.Open) -> None:
         self.all_events = opened.events
         self.wants_mime = opened.mime
         self._session = opened.name
         self._capture = capture
         self._link = link
+        self.lines_at_once = sys.maxsize
+        if opened.slate:
+            slate = Slate(opened.slate, self._hold)
+            link.slate = slate
+            self.lines_at_once, self.hold, self.let_go = LINES_AT_ONCE, slate.write, slate.wipe
+
+    def _hold(self, cell: int) -> None:
+        self._link.send(callbacks.Held(cell))
 
     def send(self, event: Event) -> None:
         """Write *event* to the host; in a child process of the worker, to its own streams."""
@@ -157,7 +173,7 @@ class Service:
     def __init__(self, link: Link, capture: Capture) -> None:
         self._link = link
         self._capture = capture
-        self._calls = Calls(link)
+        self._calls = Calls(link, self._home_loop)
         self._transport: LinkTransport | None = None
         self._session: WorkerSideSession | None = None
         self._opened = requests.Open(0)
@@ -168,6 +184,10 @@ class Service:
         self._started = time.monotonic()
         self.tells_all = False
         self.done = self._loop.create_future()
+
+    def _home_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Where cells wait for the host's answers."""
+        return self._session.manager.loop if self._session is not None else None
 
     @property
     def _executor(self) -> WorkerExecutor:
@@ -265,7 +285,8 @@ class Service:
         if answer is None:
             return
         if isinstance(answer, Coroutine):
-            task = asyncio.Task(self._finish(message, answer), loop=self._loop)
+            parent = self._job(getattr(message, "parent", 0))
+            task = self._task_of(parent, self._finish(message, answer))
             self._note_task(message.id, task)
         else:
             self._reply(answer, buffers)
@@ -288,11 +309,14 @@ class Service:
     def _reply(self, answer: Any, buffers: list[Buffer]) -> None:
         try:
             self._link.send(answer, buffers)
-        except MessageTooLargeError as error:
+        except (MessageTooLargeError, MemoryError) as error:
             self._fail(answer.id, error)
 
     def _fail(self, request: int, error: BaseException) -> None:
-        self._link.send(replies.Failed(request, failure_of(error)))
+        try:
+            self._link.send(replies.Failed(request, failure_of(error)))
+        except (MemoryError, InternalError) as worse:  # who waits for an answer hears of the end
+            leave(worse)
         if self._session is None:  # it was Open
             self._finished()
 
@@ -375,7 +399,11 @@ class Service:
     ) -> None:
         """Run a cell until it waits or ends; one that waits goes on in a task."""
         self._owed[message.cell] = message
-        task = begin_now(self._see_to(message, work), self._loop)
+        seeing_to = self._see_to(message, work)
+        parent = self._job(message.parent)
+        task = (
+            begin_now(seeing_to, self._loop) if parent is None else self._task_of(parent, seeing_to)
+        )
         if task is not None:
             self._note_task(message.id, task)
 
@@ -390,6 +418,18 @@ class Service:
                 self._fail(message.id, error)
         else:
             self.send_outcome(run)
+
+    def _job(self, number: int) -> Job | None:
+        """The cell with this number, if there is one that has not ended; None for 0."""
+        home = self.session.manager.current_home if number else None
+        jobs = home.unended() if home is not None else []
+        return next((job for job in jobs if job.number == number), None)
+
+    def _task_of(self, parent: Job | None, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that does *work* as code of the cell *parent* would."""
+        context = copy_context()
+        context.run(current_job.set, parent)
+        return asyncio.Task(work, loop=self._loop, context=context)
 
     def announces(self, number: int) -> bool:
         """Whether the host wants an answer when the code of a cell is about to run."""
@@ -407,14 +447,14 @@ class Service:
         if request is None:
             return
         if self._link.forked:  # a child process that a cell has made ends with the cell
-            os._exit(0)
-        if self._transport is not None:
-            self._transport.send_captured(run.number)
-        outcome, buffers = self._outcome(request.id, run)
-        run.release()
+            leave(run.error)
         try:
+            if self._transport is not None:
+                self._transport.send_captured(run.number)
+            outcome, buffers = self._outcome(request.id, run)
+            run.release()
             self._link.send(outcome, buffers)
-        except MessageTooLargeError as error:
+        except (MessageTooLargeError, MemoryError) as error:
             self._fail(request.id, error)
 
     def _outcome(self, request: int, run: CellRun) -> tuple[replies.Outcome, list[Buffer]]:

@@ -35,6 +35,7 @@ from isthmus.values import pack
 from isthmus.wire import callbacks, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import NameDescription, Value
+from isthmus.worker.alarm import Alarm
 from isthmus.worker.answers import (
     AnswerReader,
     counts_of,
@@ -48,6 +49,7 @@ from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.connection import Answer
 from isthmus.worker.flight import Flight
 from isthmus.worker.fork_server import ForkServer
+from isthmus.worker.host_calls import current_caller
 from isthmus.worker.launch import Launch
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.lives import Lives
@@ -168,13 +170,13 @@ class WorkerSession:
             return Supervisor(launch, flight, functions, grace, watch)
 
         # Neither of these holds the session: their processes do not keep it alive.
-        self._lives = lives = Lives(
+        self._lives = Lives(
             name,
             new_supervisor,
             lambda: {**options, "capabilities": functions.describe_all()},
             start_seconds,
         )
-        self._functions = functions = HostFunctions(name, lambda: lives.loop, chain, unpickle)
+        self._functions = functions = HostFunctions(name, chain, unpickle)
         for each, fn in given.items():
             functions.add(each, fn)
         self._read = AnswerReader(unpickle)
@@ -316,8 +318,8 @@ class WorkerSession:
         flight.add(number)
         worker.note_cell()
         try:
-            make = partial(kind, cell=number, **fields)
-            request, outcome = worker.ask_numbered(make, flight.result, buffers)
+            make = partial(kind, cell=number, parent=self._calling_cell(), **fields)
+            request, outcome = worker.ask_numbered(make, partial(flight.result, number), buffers)
             outcome.leave = partial(self._cancel, worker, number, request, outcome)
             if fields["timeout"] in (None, float("inf")):
                 result: CellResult = await outcome
@@ -325,6 +327,11 @@ class WorkerSession:
             return await self._outcome_in_time(worker, number, outcome, fields)
         finally:
             flight.drop(number)
+
+    def _calling_cell(self) -> int:
+        """The cell for which this code is at work, as a function that the cell has called; or 0."""
+        caller = current_caller.get()
+        return caller.cell if caller is not None and caller.functions is self._functions else 0
 
     async def _outcome_in_time(
         self,
@@ -335,8 +342,12 @@ class WorkerSession:
     ) -> CellResult:
         """Wait for an outcome; the worker itself sees to the deadline, unless it hangs."""
         started, overdue = time.monotonic(), f"cell {number} did not end by its deadline"
-        latest = fields["timeout"] + self._grace
-        alarm = asyncio.get_running_loop().call_later(latest, worker.kill, overdue)
+
+        def expire() -> None:
+            if not outcome.done():
+                worker.kill(overdue)
+
+        alarm = Alarm(fields["timeout"] + self._grace, expire)
         try:
             result: CellResult = await outcome
             return result
@@ -566,7 +577,7 @@ class WorkerSession:
 
         See :meth:`Session.reset`; where that is not enough, :meth:`restart` leaves nothing.
         """
-        ended = await self._asked(requests.Reset, timeout=timeout)
+        ended = await self._asked(requests.Reset, timeout=timeout, parent=self._calling_cell())
         return report_of(ended)
 
     async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
@@ -589,8 +600,14 @@ class WorkerSession:
         return self._close_report or CloseReport()
 
     async def __aenter__(self) -> WorkerSession:
-        """Start the process."""
-        await self.start()
+        """Start the process; where that fails or is cancelled, nothing is left of it."""
+        is_open = False
+        try:
+            await self.start()
+            is_open = True
+        finally:
+            if not is_open:
+                await self.close()
         return self
 
     async def __aexit__(

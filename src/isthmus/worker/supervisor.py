@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,20 +20,23 @@ from typing import Any
 
 from isthmus.errors import (
     InternalError,
+    MessageTooLargeError,
     ProtocolError,
     ProtocolVersionError,
     RemoteError,
     WorkerDied,
     WorkerStartError,
 )
-from isthmus.events import Event
+from isthmus.events import Event, Output
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.connection import Answer, Convert, HostConnection
 from isthmus.worker.flight import Flight
+from isthmus.worker.host_calls import HostCalls
 from isthmus.worker.launch import Launch
 from isthmus.worker.process import WorkerProcess
+from isthmus.worker.slate import HostSlate
 from isthmus.worker.standstill import StandstillWatch
 
 NUDGE_SECONDS = 0.02
@@ -45,6 +49,8 @@ CLOSING_STEPS = 4
 """For how many things in turn a session waits that is closed: cells, tasks, coroutines, thread."""
 
 SOFTWARE = "isthmus"
+
+_OF_FUNCTIONS = (callbacks.CallCapability, callbacks.Step, callbacks.Release, callbacks.Cancel)
 
 
 class Supervisor:
@@ -61,6 +67,7 @@ class Supervisor:
         death: What it died of; None as long as it lives.
         flight: The cells that it runs.
         reason: Why it was killed; empty unless it was.
+        is_closing: It was told to end.
     """
 
     def __init__(
@@ -74,7 +81,7 @@ class Supervisor:
         self.death: WorkerDied | None = None
         self._launch = launch
         self.flight = flight
-        self._functions = functions
+        self._calls = HostCalls(functions, self)
         self._grace = grace_seconds
         self._connection = HostConnection(self._take, self._lost)
         self._process: WorkerProcess | None = None
@@ -84,17 +91,18 @@ class Supervisor:
         self._is_lost = False
         self._fault: ProtocolError | None = None
         self.reason = ""
-        self._is_closing = False
+        self.is_closing = False
+        self._slate = HostSlate(flight.session, flight.tell)
         self._chores: set[asyncio.Task[None]] = set()
         self._standstill = standstill(self._ping) if standstill is not None else None
 
     # -- the start ---------------------------------------------------------------------------
 
-    async def start(self, opening: dict[str, Any], timeout: float | None) -> None:
-        """Start the process and open the session in it.
+    async def start(self, opening: dict[str, Any] | None, timeout: float | None) -> None:
+        """Start the process, unless it waits already, and open the session in it.
 
         Arguments:
-            opening: The fields of ``Open``.
+            opening: The fields of ``Open``; None opens nothing, and lets the worker wait.
             timeout: Seconds for all of it; None sets no bound.
 
         Raises:
@@ -107,19 +115,43 @@ class Supervisor:
         is_open = False
         try:
             async with asyncio.timeout(timeout):
-                await self._connect()
-                self._connection.send(handshake.Hello(handshake.VERSIONS, software=SOFTWARE))
-                await self._greeted
-                await self.ask(requests.Open, **opening)
+                if self._process is None and self.death is None:
+                    await self._connect()
+                    self._connection.send(handshake.Hello(handshake.VERSIONS, software=SOFTWARE))
+                    await self._greeted
+                if opening is not None:
+                    await self.ask(requests.Open, slate=self._slate.make(), **opening)
             is_open = True
         except TimeoutError as error:
             raise self._start_error(f"it did not answer in {timeout} s") from error
-        except (WorkerDied, OSError, RemoteError) as error:
+        except (WorkerDied, OSError, RemoteError, MessageTooLargeError) as error:
             raise self._start_error(str(error)) from error
         finally:
+            self._slate.unlink()
             if not is_open and self._process is not None:
                 self._process.kill()
                 await asyncio.wait({self._ended})
+
+    def adopt(self, waiting: Supervisor) -> None:
+        """Take over the process of *waiting*, in which nothing was opened yet.
+
+        What it has written until now stays there. *waiting* is not to be used any more.
+        """
+        self.death, self.reason = waiting.death, waiting.reason
+        process, waiting._process = waiting._process, None
+        if process is None or self.death is not None:
+            return
+        self._process, self._connection = process, waiting._connection
+        self._process.serve(self.flight.capture, self._exited)
+        self._connection.serve(self._take, self._lost)
+        if waiting._is_lost:
+            self._lost(waiting._fault)
+        elif process.ending is not None:
+            self._exited()
+
+    def when_ended(self, function: Callable[[], object]) -> None:
+        """Have *function* called once the process has ended."""
+        self._ended.add_done_callback(lambda _: function())
 
     def _start_error(self, what: str) -> WorkerStartError:
         if self._process is not None:
@@ -198,19 +230,21 @@ class Supervisor:
     def _take(self, received: Received[Any]) -> None:
         """Take what is no last answer."""
         message = received.message
-        if isinstance(message, Event):
+        if isinstance(message, Output):
+            self._slate.pass_on(message)
+        elif isinstance(message, Event):
             self.flight.tell(message)
-        elif isinstance(message, callbacks.CallCapability):
-            self._functions.call(received, self)
-        elif isinstance(message, callbacks.Cancel):
-            self._functions.cancel(message.request)
+        elif isinstance(message, callbacks.Held):
+            self._slate.watch()
+        elif isinstance(message, _OF_FUNCTIONS):
+            self._calls.take(received)
         elif isinstance(message, handshake.Welcome):
             self._connection.encoder.limits = message.limits
             self._greet(None)
         elif isinstance(message, handshake.Refused):
             text = f"the worker speaks versions {message.versions}, not {handshake.VERSIONS}"
             self._greet(ProtocolVersionError(text))
-        elif not isinstance(message, replies.Started | callbacks.Release):
+        elif not isinstance(message, replies.Started):
             raise InternalError(f"nobody takes {message!r}; please report this")
 
     def _greet(self, error: Exception | None) -> None:
@@ -239,15 +273,17 @@ class Supervisor:
         """Signal until the worker has read its messages, and wait until its loop goes round.
 
         A loop that goes round does what a session does: a cell that will not end is left behind.
+        Time is counted in waits: a host that was stopped for a while has not waited.
         """
-        if self.death is not None or self._is_closing:
+        if self.death is not None or self.is_closing:
             return
         free = self._ping()
-        deadline = self._loop.time() + self._grace
+        waits = math.ceil(self._grace / NUDGE_SECONDS)
         while not free.done() and set(cells) <= set(self.flight.cells):
-            if self._loop.time() > deadline:
+            if not waits:
                 self.kill(what)
                 return
+            waits -= 1
             if self._process is not None and not work.done():
                 self._process.signal()
             await asyncio.wait({free, work}, timeout=NUDGE_SECONDS)
@@ -273,12 +309,13 @@ class Supervisor:
         Cancel: the process is killed.
         """
         ended: replies.Ended | None = None
-        self._is_closing = True
+        self.is_closing = True
         try:
             if self.death is None:
                 for cell in self.flight.cells:
                     self.ask(requests.Interrupt, cell=cell).add_done_callback(look_at)
                 future = self.ask(requests.Close, timeout=timeout)
+                future.add_done_callback(look_at)  # this may be cancelled, and nobody wait for it
                 await self._nudge(future, CLOSING_STEPS * timeout + self._grace)
                 if future.done() and not look_at(future):
                     ended = future.result()
@@ -326,6 +363,7 @@ class Supervisor:
         """Say of what it died, to all who wait."""
         if self.death is not None:
             return
+        self._slate.end()
         if self._process is not None:
             self._process.drain()
         death = self.death = self._cause()
@@ -336,7 +374,7 @@ class Supervisor:
         self._connection.fail_all(lambda: _copied(death))
         if self._process is not None:
             self._process.discard()
-        self._functions.cancel_all()
+        self._calls.end(_copied(death))
         if not self._ended.done():
             self._ended.set_result(None)
 

@@ -1,0 +1,506 @@
+"""Workers that wait, started and warm, for sessions. Owns how many there are, and who gets which.
+
+Refuses to know: what sessions do, how a process is forked.
+
+Guarantees: who waits is served in the order of coming; a worker that was handed to somebody who has
+given up in that moment goes to the next; a worker that has died is given to nobody. Each worker is
+in one of three places at any time, on its way, idle or in use, and counts against the pool's size
+until its process has ended.
+
+Threads: the loop's. Nothing in here is awaited between looking at what is idle and giving it away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from types import TracebackType
+from typing import Any
+
+from isthmus.async_namespace import CLEAN_UP_SECONDS
+from isthmus.durations import checked_seconds
+from isthmus.ending import CloseReport
+from isthmus.errors import (
+    IsthmusError,
+    LoopError,
+    PoolClosedError,
+    PoolFull,
+    PoolTimeout,
+    WorkerDied,
+    WorkerStartError,
+)
+from isthmus.transport import Emitter
+from isthmus.worker.callbacks import HostFunctions
+from isthmus.worker.flight import Flight
+from isthmus.worker.fork_server import ForkServer
+from isthmus.worker.launch import Launch
+from isthmus.worker.limits import WorkerLimits
+from isthmus.worker.lives import Opening
+from isthmus.worker.session import GRACE_SECONDS, START_SECONDS, WorkerSession
+from isthmus.worker.supervisor import Supervisor
+
+STARTS_AT_ONCE = 4
+"""How many workers are on their way at once: more would only share the processors; from the air."""
+
+_OF_THE_POOL = frozenset({"python", "cwd", "env", "limits", "fork_server"})
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool has at one moment, and what it has had.
+
+    Attributes:
+        idle: Workers that wait for a session.
+        in_use: Workers that have one.
+        starting: Workers on their way.
+        waiting: Sessions that wait for a worker.
+        started: Workers that have ever been ready.
+        served: How often one was given to a session.
+        died: Workers that have ended before anybody told them to.
+        failed: Starts that have not led to a worker.
+        waited_seconds: What all sessions together have waited that were served.
+        longest_wait_seconds: The longest that one of these has.
+        last_problem: Why the last start failed that did; empty if none did.
+    """
+
+    idle: int = 0
+    in_use: int = 0
+    starting: int = 0
+    waiting: int = 0
+    started: int = 0
+    served: int = 0
+    died: int = 0
+    failed: int = 0
+    waited_seconds: float = 0.0
+    longest_wait_seconds: float = 0.0
+    last_problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReport:
+    """What there was to end when a pool was closed.
+
+    Attributes:
+        sessions: Names of sessions that were still open; they are closed.
+        left: What would not end in these by itself, by name; it is gone all the same.
+        stats: What the pool had then.
+    """
+
+    sessions: tuple[str, ...] = ()
+    left: Mapping[str, CloseReport] = field(default_factory=dict)
+    stats: PoolStats = PoolStats()
+
+    @property
+    def clean(self) -> bool:
+        """Whether all sessions had been closed."""
+        return not self.sessions
+
+
+class _Member:
+    """One worker of a pool.
+
+    Attributes:
+        supervisor: Looks after it; another one as soon as a session has it.
+        retire: Ends it when it has waited too long; None where it may wait for ever.
+    """
+
+    __slots__ = ("retire", "supervisor")
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.retire: asyncio.TimerHandle | None = None
+
+
+class WorkerPool:
+    """Workers that are started before they are needed, each for one session.
+
+    Use it as ``async with WorkerPool() as pool``, and then ``async with pool.session()``: that
+    takes a worker, waits for one if need be, and gives it back at the end. It belongs to the event
+    loop in which it is opened.
+
+    A worker that comes back is ended, and another is forked in its place, in the background: what a
+    cell has done to its process (modules it has changed, threads, descriptors, memory) ends with
+    the process, and a fork costs less than looking for all that would.
+
+    Arguments:
+        min_idle: How many workers wait, as long as *max_size* allows.
+        max_size: How many there are at most, in use or not.
+        max_waiting: How many sessions may wait for a worker; None sets no bound.
+        timeout: Seconds that one of them waits; None sets no bound.
+        max_idle_seconds: How long a worker waits before another takes its place; None for ever.
+        preload: Modules to import before forking. See :class:`ForkServer`.
+        cwd: The workers' working directory; None for the host's.
+        env: Their environment; None for the host's.
+        limits: What each may use of the machine.
+        fork_server: What forks them, and is not closed with the pool; None to have one of its own.
+        start_timeout: Seconds that a worker may take to start.
+
+    Threads: one event loop. Close: :meth:`close`; idempotent.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_idle: int = 2,
+        max_size: int = 10,
+        max_waiting: int | None = None,
+        timeout: float | None = 30.0,
+        max_idle_seconds: float | None = None,
+        preload: Iterable[str] = (),
+        cwd: str | PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: WorkerLimits | None = None,
+        fork_server: ForkServer | None = None,
+        start_timeout: float | None = START_SECONDS,
+    ) -> None:
+        _check_sizes(min_idle, max_size, max_waiting)
+        if fork_server is not None and preload:
+            raise ValueError("modules are preloaded by the fork server: name them there")
+        self.min_idle, self.max_size, self.max_waiting = min_idle, max_size, max_waiting
+        self.timeout = checked_seconds(timeout, "timeout")
+        self.max_idle_seconds = checked_seconds(max_idle_seconds, "max_idle_seconds")
+        self._start_timeout = checked_seconds(start_timeout, "start_timeout")
+        self._own_server = ForkServer(preload) if fork_server is None else None
+        server = fork_server or self._own_server
+        assert server is not None
+        self._launch = Launch(server.python, cwd, env, limits or WorkerLimits(), server)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starts: set[asyncio.Task[Supervisor]] = set()
+        self._idle: deque[_Member] = deque()
+        self._in_use: set[_Member] = set()
+        self._waiting: deque[asyncio.Future[_Member]] = deque()
+        self._sessions: weakref.WeakSet[PooledSession] = weakref.WeakSet()
+        self._all_ended = asyncio.Event()
+        self._closing: asyncio.Task[PoolReport] | None = None
+        self._counts = {"started": 0, "served": 0, "died": 0, "failed": 0}
+        self._waited, self._longest_wait = 0.0, 0.0
+        self._last_problem = ""
+
+    # -- what users call ---------------------------------------------------------------------
+
+    def session(self, name: str = "session", **options: Any) -> PooledSession:
+        """A session that takes a worker when it is opened, and gives it back when it is closed.
+
+        Arguments:
+            name: The session's name.
+            options: Those of :class:`WorkerSession`, but for those of the process, which are the
+                pool's.
+
+        Raises:
+            TypeError: *options* has one that is the pool's.
+        """
+        return PooledSession(self, name, **options)
+
+    async def acquire(self, name: str = "session", **options: Any) -> PooledSession:
+        """The same, opened. Give it back by :meth:`release`, or close it, which is the same.
+
+        Raises:
+            PoolTimeout: No worker was free in time.
+            PoolFull: Too many wait already.
+            PoolClosedError: The pool is closed.
+            WorkerStartError: A worker could not be started.
+            LoopError: The pool belongs to another event loop.
+
+        Cancel: gives up the place among those who wait.
+        """
+        session = self.session(name, **options)
+        await session.__aenter__()
+        return session
+
+    async def release(self, session: PooledSession) -> CloseReport:
+        """Close *session*, whose worker is then replaced. Returns what :meth:`close` of it does."""
+        return await session.close()
+
+    def stats(self) -> PoolStats:
+        """What there is now, and what there was."""
+        return PoolStats(
+            idle=len(self._idle),
+            in_use=len(self._in_use),
+            starting=len(self._starts),
+            waiting=len(self._waiting),
+            **self._counts,
+            waited_seconds=self._waited,
+            longest_wait_seconds=self._longest_wait,
+            last_problem=self._last_problem,
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool has ended, or is about to."""
+        return self._closing is not None
+
+    # -- giving ------------------------------------------------------------------------------
+
+    async def begin(
+        self, new: Callable[[], Supervisor], opening: Opening, timeout: float | None
+    ) -> Supervisor:
+        """A worker for a session, in which it is open. As :data:`isthmus.worker.lives.Source` says.
+
+        One that turns out to have died meanwhile is told of by its supervisor, and another taken;
+        the last of :attr:`max_size` that do so in a row fails the session.
+        """
+        for left in reversed(range(self.max_size)):
+            member = await self._take()
+            supervisor = new()
+            supervisor.adopt(member.supervisor)
+            member.supervisor = supervisor
+            supervisor.when_ended(lambda member=member: self._ended(member))  # type: ignore[misc]
+            try:
+                await supervisor.start(opening(), timeout)
+            except WorkerStartError as error:
+                if not left or not isinstance(error.__cause__, WorkerDied):
+                    raise
+            else:
+                return supervisor
+        raise AssertionError("unreachable")
+
+    async def _take(self) -> _Member:
+        """The next worker that is free, for who asks first."""
+        self._check_usable()
+        if self._would_wait() and len(self._waiting) == self.max_waiting:
+            raise PoolFull(f"{self.max_waiting} sessions wait for a worker already")
+        waiter: asyncio.Future[_Member] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._serve()
+        began, member = time.monotonic(), None
+        try:
+            async with asyncio.timeout(self.timeout):
+                member = await waiter
+        except TimeoutError:
+            raise PoolTimeout(f"no worker was free within {self.timeout} s") from None
+        finally:
+            if member is None:
+                self._give_up(waiter)
+        self._note_wait(time.monotonic() - began)
+        return member
+
+    def _give_up(self, waiter: asyncio.Future[_Member]) -> None:
+        """Take *waiter* out of the queue; what it was given in this moment goes to the next."""
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+        elif not waiter.cancelled() and waiter.exception() is None:
+            member = waiter.result()
+            if member in self._in_use:  # and has not died
+                self._in_use.remove(member)
+                self._make_idle(member, self._idle.appendleft)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Give what is idle to who waits, and see to it that there will be more."""
+        while self._waiting and self._idle:
+            waiter = self._waiting.popleft()
+            if waiter.done():  # cancelled: he will be here himself in a moment
+                continue
+            member = self._idle.popleft()
+            if member.retire is not None:
+                member.retire.cancel()
+            self._in_use.add(member)
+            waiter.set_result(member)
+        self._fill()
+
+    def _would_wait(self) -> bool:
+        return len(self._idle) <= len(self._waiting)
+
+    def _note_wait(self, seconds: float) -> None:
+        self._counts["served"] += 1
+        self._waited += seconds
+        self._longest_wait = max(self._longest_wait, seconds)
+
+    # -- starting ----------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Start as many workers as are wanted and allowed."""
+        if self._closing is not None:
+            return
+        wanted = self.min_idle + len(self._waiting) - len(self._idle) - len(self._starts)
+        allowed = self.max_size - len(self._idle) - len(self._in_use) - len(self._starts)
+        for _ in range(min(wanted, allowed, STARTS_AT_ONCE - len(self._starts))):
+            start = asyncio.ensure_future(self._start())
+            self._starts.add(start)
+            start.add_done_callback(self._started)
+
+    async def _start(self) -> Supervisor:
+        """Start one worker, which then waits."""
+        flight = Flight("", Emitter(None), 0, unpickle=False)
+        functions = HostFunctions("", lambda: self._loop, (), unpickle=False)
+        supervisor = Supervisor(self._launch, flight, functions, GRACE_SECONDS)
+        await supervisor.start(None, self._start_timeout)
+        return supervisor
+
+    def _started(self, start: asyncio.Task[Supervisor]) -> None:
+        """A start has led to a worker, or not."""
+        self._starts.discard(start)
+        if start.cancelled():
+            return
+        if (error := start.exception()) is not None:
+            self._counts["failed"] += 1
+            self._last_problem = str(error)
+            self._tell(error)
+            return
+        member = _Member(start.result())
+        self._counts["started"] += 1
+        self._make_idle(member, self._idle.append)
+        member.supervisor.when_ended(lambda: self._ended(member))  # called if it has, too
+        self._serve()
+
+    def _tell(self, error: BaseException) -> None:
+        """Tell who has waited longest. Where nobody waits, nothing is tried until somebody does."""
+        waiter = next((it for it in self._waiting if not it.done()), None)
+        if waiter is not None:
+            self._waiting.remove(waiter)
+            told = error if isinstance(error, IsthmusError) else WorkerStartError(str(error))
+            waiter.set_exception(told)
+            self._fill()
+
+    def _make_idle(self, member: _Member, add: Callable[[_Member], object]) -> None:
+        """Let *member* wait, for a bounded time."""
+        add(member)
+        if self.max_idle_seconds is not None:
+            loop = asyncio.get_running_loop()
+            member.retire = loop.call_later(self.max_idle_seconds, self._retire, member)
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def _retire(self, member: _Member) -> None:
+        """It has waited long enough."""
+        if member in self._idle:
+            member.supervisor.kill("it has waited for longer than it may")
+
+    def _ended(self, member: _Member) -> None:
+        """A process has ended; another may take its place."""
+        if member.retire is not None:
+            member.retire.cancel()
+        if member in self._idle:
+            self._idle.remove(member)
+        elif member in self._in_use:
+            self._in_use.remove(member)
+        else:
+            return
+        if not member.supervisor.reason and not member.supervisor.is_closing:
+            self._counts["died"] += 1
+        if not self._idle and not self._in_use:
+            self._all_ended.set()
+        self._serve()
+
+    async def close(self, timeout: float = CLEAN_UP_SECONDS) -> PoolReport:
+        """Close the sessions that are still open, and end all workers.
+
+        Who waits for a worker gets a :class:`PoolClosedError`.
+
+        Arguments:
+            timeout: Seconds for each of cells, tasks and thread of a session to end.
+
+        Returns:
+            What was still open. Idempotent.
+
+        Raises:
+            LoopError: The pool belongs to another event loop.
+
+        Cancel: it goes on by itself.
+        """
+        self._check_loop()
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close(timeout))
+        return await asyncio.shield(self._closing)
+
+    async def _close(self, timeout: float) -> PoolReport:
+        stats, sessions = self.stats(), [it for it in self._sessions if not it.closed]
+        names = tuple(it.name for it in sessions if it.pid is not None)
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(PoolClosedError("the pool was closed"))
+        for start in self._starts:
+            start.cancel()
+        reports = await asyncio.gather(*(it.close(timeout) for it in sessions))
+        if self._starts:
+            await asyncio.wait(self._starts)
+        for member in tuple(self._idle):
+            member.supervisor.kill("its pool was closed")
+        while self._idle or self._in_use:
+            self._all_ended.clear()
+            await self._all_ended.wait()
+        if self._own_server is not None:
+            await asyncio.to_thread(self._own_server.close)
+        ended = zip(sessions, reports, strict=True)
+        left = {it.name: report for it, report in ended if not report.clean}
+        return PoolReport(names, left, stats)
+
+    # -- being used --------------------------------------------------------------------------
+
+    def enroll(self, session: PooledSession) -> None:
+        """Close *session* with the pool, if it is still open then."""
+        self._sessions.add(session)
+
+    def _check_usable(self) -> None:
+        self._check_loop()
+        if self._closing is not None:
+            raise PoolClosedError("the pool is closed; open another")
+
+    def _check_loop(self) -> None:
+        here = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = here
+        if self._loop is not here:
+            raise LoopError(
+                f"this pool belongs to the event loop {self._loop!r}, and this is {here!r}: "
+                "open a pool in each loop; they may share a ForkServer"
+            )
+
+    async def __aenter__(self) -> WorkerPool:
+        """Start the workers that are to wait; none of them is waited for."""
+        self._check_usable()
+        self._fill()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+    def __del__(self) -> None:
+        """Say that a pool was dropped without being closed, and end its workers."""
+        idle = getattr(self, "_idle", ())
+        if not idle:
+            return
+        warnings.warn(f"unclosed pool {self!r}", ResourceWarning, stacklevel=2, source=self)
+        for member in idle:
+            member.supervisor.discard()
+
+
+class PooledSession(WorkerSession):
+    """A session in a worker of a pool: a :class:`WorkerSession`, which gives it back when closed.
+
+    :meth:`restart` ends the worker and takes another one, in its turn. A worker that has died has
+    left its place in the pool, too.
+    """
+
+    def __init__(self, pool: WorkerPool, name: str = "session", **options: Any) -> None:
+        taken = sorted(_OF_THE_POOL & set(options))
+        if taken:
+            raise TypeError(f"{', '.join(taken)}: an option of the pool, not of its sessions")
+        super().__init__(name, **options)
+        self._lives.source = pool.begin
+        pool.enroll(self)
+
+
+def _check_sizes(min_idle: int, max_size: int, max_waiting: int | None) -> None:
+    for name, value, least in (
+        ("min_idle", min_idle, 0),
+        ("max_size", max_size, 1),
+        ("max_waiting", 0 if max_waiting is None else max_waiting, 0),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} is a whole number, not {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value!r}")

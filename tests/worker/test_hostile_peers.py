@@ -1,0 +1,265 @@
+"""Peers that are no good: children that do not keep to the protocol, hosts that stop or end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus import (
+    WorkerDied,
+    WorkerSession,
+    WorkerStartError,
+)
+from isthmus.errors import PeerError, WorkerError
+from isthmus.wire import handshake, replies
+from isthmus.wire.codec import Encoder
+from isthmus.wire.limits import Limits
+from isthmus.wire.parts import Value
+from support import WAIT_SECONDS
+
+requirement = pytest.mark.requirement
+
+BOUND = 2.0
+"""Seconds until who waits has heard: a hundred times what it takes."""
+
+PRELUDE = """
+import ctypes, os, signal, socket, sys, time
+wire = socket.socket(fileno=int(sys.argv[3]))
+def take():
+    "The message that the host sends next."
+    head = wire.recv(8, socket.MSG_WAITALL)
+    return wire.recv(int.from_bytes(head[4:], "big"), socket.MSG_WAITALL)
+"""
+
+
+def frame(message: Any) -> bytes:
+    """The frame of *message*."""
+    return Encoder().encode(message)
+
+
+def send(*messages: Any) -> str:
+    """The source that sends *messages*, or bytes that are none."""
+    data = b"".join(it if isinstance(it, bytes) else frame(it) for it in messages)
+    return f"wire.sendall({data!r})\n"
+
+
+TOO_LARGE = b"\xc1\0\0\0\xff\0\0\0"
+"""The head of a frame."""
+
+HELLO = "take()\n"
+"""What every child does first."""
+
+GREET = HELLO + send(handshake.Welcome(1))
+"""It has agreed on the version."""
+
+OPEN = GREET + "take()\n" + send(replies.Done(1))
+"""It has opened the session."""
+
+RUN = OPEN + "take()\n"
+"""It has read the first request, which is for a cell."""
+
+
+class FakeWorkers:
+    """Makes children that do what a test says in place of a worker."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, body: str) -> str:
+        """The path of an interpreter that does *body*, whatever it is to run."""
+        path = self._folder / f"worker{len(list(self._folder.iterdir()))}"
+        path.write_text(f"#!{sys.executable} -IS\n{PRELUDE}\n{body}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return str(path)
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeWorkers:
+    """Fake workers."""
+    return FakeWorkers(tmp_path)
+
+
+# -- the handshake ---------------------------------------------------------------------------------
+
+ENDS = {
+    "os.kill(os.getpid(), signal.SIGKILL)": "SIGKILL",
+    "ctypes.string_at(0)": "SIGSEGV",
+    "os._exit(7)": "exit code 7",
+    "sys.exit('no such luck')": "(?s)exit code 1.*no such luck",
+    "x = [0] * (1 << 60)": "(?s)exit code 1.*MemoryError",
+}
+
+
+@requirement("7.5-faults")
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("before", ["", HELLO, GREET])
+async def test_a_worker_that_ends_in_the_handshake_could_not_be_started(
+    before: str, end: str, fake: FakeWorkers
+) -> None:
+    session = WorkerSession(python=fake(before + end))
+    with pytest.raises(WorkerStartError, match=ENDS[end]):
+        await asyncio.wait_for(session.start(), BOUND)
+    assert session.pid is None
+
+
+SLEEP = "\ntime.sleep(60)"
+
+HANDSHAKES = {
+    "another version": (HELLO + send(handshake.Welcome(99)), "host speaks"),
+    "two welcomes": (GREET + send(handshake.Welcome(1)), "has sent Welcome"),
+    "an answer to nothing": (GREET + "take()\n" + send(replies.Done(9)), "unanswered"),
+    "an answer before its request": (HELLO + send(handshake.Welcome(1), replies.Done(1)), "ready"),
+    "an answer of another kind": (
+        GREET + "take()\n" + send(replies.Interrupted(1, True)),
+        "does not answer Open",
+    ),
+    "a message of a host": (HELLO + send(handshake.Hello((1,))), "no message"),
+    "a frame that is too large": (GREET + send(TOO_LARGE), "the limit is"),
+    "no MessagePack": (GREET + send(b"\xc1\0\0\0\0\0\0\x01\xc1"), "no message"),
+    "garbage": (GREET + send(bytes(range(256))), "no frame begins"),
+    "takes nothing": (HELLO + send(handshake.Welcome(1, limits=Limits(1, 1))), "more than the 1"),
+    "its connection ends": (GREET + "wire.close()", "closed its connection"),
+    "half a frame": (
+        GREET + "take()\n" + send(frame(replies.Done(1))[:-3]) + "wire.close()",
+        "closed its connection",
+    ),
+    "silence": (GREET, "did not answer"),
+}
+
+
+@requirement("7.5-faults")
+@pytest.mark.parametrize("what", HANDSHAKES)
+async def test_a_child_that_breaks_off_the_handshake_is_ended(what: str, fake: FakeWorkers) -> None:
+    body, reason = HANDSHAKES[what]
+    seconds = 0.3 if what == "silence" else 30.0
+    session = WorkerSession(python=fake(body + SLEEP), start_timeout=seconds)
+    with pytest.raises(WorkerStartError, match=reason):
+        await asyncio.wait_for(session.start(), BOUND)
+    assert session.pid is None
+
+
+# -- afterwards ------------------------------------------------------------------------------------
+
+
+def outcome(cell: int = 1, **fields: Any) -> bytes:
+    """The frame of the outcome of a cell that the second request has asked for."""
+    return frame(replies.Outcome(2, cell=cell, **fields))
+
+
+HALF = outcome(stdout="x" * 1000)[:500]
+SEND_HALF = send(HALF)
+
+ANSWERS: dict[str, tuple[str, str]] = {
+    "of another kind": (send(replies.Done(2)), "does not answer RunCell"),
+    "twice": (send(outcome(), outcome()), ""),
+    "about another cell": (send(outcome(cell=5)), "says that of 5"),
+    "too large": (send(TOO_LARGE), "the limit is"),
+    "with a value that is none": (send(outcome(value=Value(data=b"\xc1"))), "no plain value"),
+    "with a value that is elsewhere": (send(outcome(value=Value(buffers=(7,)))), "buffer 7 of 0"),
+    "in half and garbage": (send(HALF, b"\xff" * 1000), "no message|no frame"),
+    "in half and no more": (SEND_HALF + "wire.close()", "closed its connection"),
+    "in half and SIGKILL": (SEND_HALF + "os.kill(os.getpid(), 9)", "SIGKILL"),
+    "in half and SIGSEGV": (SEND_HALF + "ctypes.string_at(0)", "SIGSEGV"),
+    "in half and os._exit": (SEND_HALF + "os._exit(7)", "exit code 7"),
+    "in half and sys.exit": (SEND_HALF + "sys.exit(3)", "exit code 3"),
+}
+
+
+@requirement("7.5-faults")
+@pytest.mark.parametrize("what", ANSWERS)
+async def test_an_answer_that_is_none_is_a_named_error_for_all_who_wait(
+    what: str, fake: FakeWorkers
+) -> None:
+    body, reason = ANSWERS[what]
+    session = WorkerSession(python=fake(RUN + body + SLEEP), grace_seconds=0.1)
+    await session.start()
+    waiting = [
+        asyncio.ensure_future(session.run("1")),
+        asyncio.ensure_future(session.run("2", timeout=0.8)),
+    ]
+    answers = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), BOUND)
+    first, second = answers
+    if reason:
+        assert isinstance(first, WorkerError | PeerError)
+        with pytest.raises(type(first), match=reason):
+            raise first
+    # The other one was told of the same death, or its time was over.
+    assert isinstance(second, WorkerDied) or isinstance(second.error, WorkerDied)
+    await session.close(0.1)
+    assert session.pid is None
+
+
+# -- pipes that are full ---------------------------------------------------------------------------
+
+
+def be_away(seconds: float) -> None:
+    """Read nothing for a while."""
+    time.sleep(seconds)
+
+
+@requirement("7.5-faults")
+async def test_nothing_is_lost_where_either_side_does_not_read_for_a_while() -> None:
+    async with WorkerSession(output_limit=1 << 25) as session:
+        for context in ("async", "thread"):
+            source = "for _ in range(100): print('x' * 99_999)"
+            running = asyncio.ensure_future(session.run(source, context=context))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            be_away(0.1)
+            result = await asyncio.wait_for(running, WAIT_SECONDS)
+            assert len(result.stdout) == 10_000_000
+        busy = asyncio.ensure_future(session.run("import time; time.sleep(0.1)", context="sync"))
+        await asyncio.sleep(0)
+        big = ["x" * 1_000_000] * 20
+        for number in range(3):
+            session.update_namespace({f"n{number}": big})  # the worker's loop reads nothing
+        source = "sum(map(len, n0 + n1 + n2))"
+        assert await asyncio.wait_for(session.execute(source), WAIT_SECONDS) == 60_000_000
+        assert (await busy).status == "ok"
+
+
+# -- hosts -----------------------------------------------------------------------------------------
+
+STOPPED = """
+import asyncio
+from isthmus import WorkerSession
+
+async def main():
+    async with WorkerSession(grace_seconds=0.1) as session:
+        await session.execute("x = 5")
+        print("go", flush=True)
+        result = await session.run("await asyncio.sleep(30)", timeout=0.2)
+        print(result.status, result.stopped)
+        running = asyncio.ensure_future(session.run("while True: pass"))
+        await asyncio.sleep(0.05)
+        session.interrupt()
+        print((await running).status)
+        print(await session.execute("x"))
+
+asyncio.run(main())
+"""
+
+
+@requirement("7.5-faults")
+def test_a_host_that_is_stopped_for_a_while_kills_nobody_for_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    ) as host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == "go\n"
+        host.send_signal(signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):  # much longer than it gives its worker
+            host.wait(0.8)
+        host.send_signal(signal.SIGCONT)
+        told = host.communicate(timeout=20)[0]
+    assert told.split("\n")[:3] == ["timeout True", "interrupted", "5"], told
