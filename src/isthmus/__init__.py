@@ -2,6 +2,7 @@
 
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.blocking_session import BlockingSession
+from isthmus.blocking_worker_session import BlockingWorkerSession
 from isthmus.capabilities import Capability, capability
 from isthmus.context_bridge import ExecutionContextBridge, RequestedContext
 from isthmus.displays import display
@@ -109,6 +110,7 @@ __all__ = [
     "AsyncExecutor",
     "AsyncNamespaceManager",
     "BlockingSession",
+    "BlockingWorkerSession",
     "Budget",
     "BudgetExceeded",
     "CallbackError",

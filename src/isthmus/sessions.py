@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, overload
 
+from isthmus.blocking_session import BlockingSession
+from isthmus.blocking_worker_session import BlockingWorkerSession
 from isthmus.capabilities import Capability
 from isthmus.context_bridge import RequestedContext
 from isthmus.ending import CloseReport
@@ -146,27 +148,57 @@ class AnySession(Protocol):
 
 
 @overload
-def open_session(name: str = ..., *, worker: Literal[False] = ..., **options: Any) -> Session: ...
+def open_session(
+    name: str = ..., *, worker: Literal[False] = ..., blocking: Literal[False] = ..., **options: Any
+) -> Session: ...
 
 
 @overload
-def open_session(name: str = ..., *, worker: Literal[True], **options: Any) -> WorkerSession: ...
+def open_session(
+    name: str = ..., *, worker: Literal[True], blocking: Literal[False] = ..., **options: Any
+) -> WorkerSession: ...
 
 
 @overload
-def open_session(name: str = ..., *, worker: bool, **options: Any) -> Session | WorkerSession: ...
+def open_session(
+    name: str = ..., *, worker: bool, blocking: Literal[False] = ..., **options: Any
+) -> Session | WorkerSession: ...
+
+
+@overload
+def open_session(
+    name: str = ..., *, worker: Literal[False] = ..., blocking: Literal[True], **options: Any
+) -> BlockingSession: ...
+
+
+@overload
+def open_session(
+    name: str = ..., *, worker: Literal[True], blocking: Literal[True], **options: Any
+) -> BlockingWorkerSession: ...
+
+
+@overload
+def open_session(
+    name: str = ..., *, worker: bool, blocking: Literal[True], **options: Any
+) -> BlockingSession | BlockingWorkerSession: ...
 
 
 def open_session(
-    name: str = "session", *, worker: bool = False, **options: Any
-) -> Session | WorkerSession:
-    """Make a session: in this process, or in one of its own.
+    name: str = "session", *, worker: bool = False, blocking: bool = False, **options: Any
+) -> Session | WorkerSession | BlockingSession | BlockingWorkerSession:
+    """Make a session: in this process or in one of its own, for code with an event loop or without.
 
     Arguments:
         name: The session's name.
         worker: Have it live in a process of its own, which its cells may crash.
+        blocking: Have its methods return when they are done, rather than be awaited.
         options: Those of :class:`Session`, or of :class:`WorkerSession`, which has more.
 
-    Use it as ``async with open_session(worker=True) as session``.
+    Use it as ``async with open_session(worker=True) as session``, and a blocking one with ``with``.
     """
-    return WorkerSession(name, **options) if worker else Session(name, **options)
+    kinds = _BLOCKING if blocking else _AWAITED
+    return kinds[bool(worker)](name, **options)
+
+
+_AWAITED = (Session, WorkerSession)
+_BLOCKING = (BlockingSession, BlockingWorkerSession)

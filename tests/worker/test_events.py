@@ -100,7 +100,7 @@ async def test_the_host_tells_of_a_standstill_that_the_worker_cannot_tell(
     transport: MemoryTransport,
 ) -> None:
     async with WorkerSession(transport=transport, blocked_seconds=BLOCKED_SECONDS) as session:
-        held = "import ctypes; ctypes.PyDLL(None).usleep(600_000)"
+        held = "import ctypes; ctypes.PyDLL(None).usleep(1_500_000)"
         for number in (1, 2):
             await session.run(held)
             told = [it for it in transport.of_type(LoopBlocked) if it.cell == number]

@@ -328,7 +328,7 @@ class WorkerPool:
     async def _start(self) -> Supervisor:
         """Start one worker, which then waits."""
         flight = Flight("", Emitter(None), 0, unpickle=False)
-        functions = HostFunctions("", lambda: self._loop, (), unpickle=False)
+        functions = HostFunctions("", (), unpickle=False)
         supervisor = Supervisor(self._launch, flight, functions, GRACE_SECONDS)
         await supervisor.start(None, self._start_timeout)
         return supervisor

@@ -412,6 +412,11 @@ def _copied(death: WorkerDied) -> WorkerDied:
     return WorkerDied(str(death), **vars(death))
 
 
+def closing_seconds(timeout: float, grace_seconds: float) -> float:
+    """How long :meth:`Supervisor.close` may take: until the worker has closed, and has ended."""
+    return (CLOSING_STEPS + 1) * timeout + 2 * grace_seconds
+
+
 def look_at(future: asyncio.Future[Any]) -> bool:
     """Whether *future* has failed, which is then known: the loop does not complain of it."""
     return future.cancelled() or future.exception() is not None
