@@ -10,14 +10,17 @@ import gc
 import inspect
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from isthmus import MemoryTransport, Session
+from homes import HERE, HOMES, WORKER, has_both_homes
+from isthmus import AnySession, ForkServer, MemoryTransport, open_session
 from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, prepare_flavour, run_async
 
-_SESSIONS = pytest.StashKey[list[Session]]()
+_HERE = Path(__file__).parent
+_SESSIONS = pytest.StashKey[list[AnySession]]()
 _WATCH = pytest.StashKey[LoopWatch]()
 
 
@@ -40,15 +43,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Contexts, and pairs of them."""
+    """Contexts, pairs of them, and the homes of sessions."""
     if "context" in metafunc.fixturenames:
         metafunc.parametrize("context", CONTEXTS)
     if {"first", "second"} <= set(metafunc.fixturenames):
         metafunc.parametrize(("first", "second"), PAIRS, ids=[f"{a}-{b}" for a, b in PAIRS])
+    if has_both_homes(metafunc) and metafunc.definition.path.parent == _HERE:
+        metafunc.parametrize("home", HOMES, indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(flavour: str) -> Iterator[None]:
+def nothing_is_left_behind(flavour: str, home: str) -> Iterator[None]:
     """Check that no thread, process, descriptor, module, source or hook stays after a test."""
     before = Census.take()
     yield
@@ -81,13 +86,32 @@ def loop_watch(request: pytest.FixtureRequest) -> Iterator[LoopWatch]:
     del request.node.stash[_WATCH]  # its node lives as long as the run
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Where workers come from: a process that has imported what cells of tests do."""
+    with ForkServer(["anyio", "sqlite3", "subprocess"]) as server:
+        yield server
+
+
 @pytest.fixture
-def make_session(request: pytest.FixtureRequest) -> Iterator[Callable[..., Session]]:
+def home(request: pytest.FixtureRequest) -> str:
+    """Where sessions live: in this process, unless it is parametrised."""
+    found = getattr(request, "param", HERE)
+    if found == WORKER:
+        request.getfixturevalue("fork_server")  # it was there before the test, and stays
+    return found
+
+
+@pytest.fixture
+def make_session(request: pytest.FixtureRequest, home: str) -> Iterator[Callable[..., AnySession]]:
     """Makes sessions that are closed, in the test's loop, when the test has ended."""
     sessions = request.node.stash.setdefault(_SESSIONS, [])
+    where: dict[str, Any] = {}
+    if home == WORKER:
+        where = {"worker": True, "fork_server": request.getfixturevalue("fork_server")}
 
-    def make(*arguments: Any, **options: Any) -> Session:
-        sessions.append(Session(*arguments, **options))
+    def make(*arguments: Any, **options: Any) -> AnySession:
+        sessions.append(open_session(*arguments, **where, **options))
         return sessions[-1]
 
     yield make
@@ -95,12 +119,12 @@ def make_session(request: pytest.FixtureRequest) -> Iterator[Callable[..., Sessi
 
 
 @pytest.fixture
-def session(make_session: Callable[..., Session]) -> Session:
+def session(make_session: Callable[..., AnySession]) -> AnySession:
     """A session with nothing out of the ordinary."""
     return make_session()
 
 
-async def _close_all(sessions: list[Session]) -> None:
+async def _close_all(sessions: list[AnySession]) -> None:
     for session in sessions:
         report = await session.close()
         assert report.clean, f"closing {session.name!r} left {report}"

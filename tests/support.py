@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import inspect
 import linecache
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -228,11 +230,16 @@ class Sequencer:
 async def eventually(
     condition: Callable[[], object], what: Callable[[], str] = lambda: "the condition"
 ) -> None:
-    """Let the loop go round until *condition* holds."""
+    """Let the loop go round until *condition*, or what it gives to await, holds."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
+    while not await _holds(condition):
         assert time.monotonic() < deadline, f"{what()} did not come about"
         await asyncio.sleep(0.001)
+
+
+async def _holds(condition: Callable[[], object]) -> object:
+    found = condition()
+    return await found if inspect.isawaitable(found) else found
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -362,14 +369,24 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
-def _children() -> set[str]:
+def _children(process: str = "self") -> set[str]:
+    """The children of *process*, and theirs: workers are those of the process that forks them."""
     found: set[str] = set()
-    for task in os.listdir("/proc/self/task"):
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
-            found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
+            found.update(path.read_text().split())
         except OSError:  # the thread has ended, or the kernel does not tell
             continue
-    return found
+    return found.union(*map(_children, found))
+
+
+def _shared_memory() -> set[str]:
+    """What we have put into the memory that processes share."""
+    names = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    mapped = re.findall(r"/\S*isthmus\S*", Path("/proc/self/maps").read_text())
+    return {name for name in names if "isthmus" in name} | {
+        path for path in mapped if path.startswith(("/memfd:", "/dev/shm/"))
+    }
 
 
 def _is_of_a_session(source: str) -> bool:
@@ -383,6 +400,7 @@ class Census:
     threads: set[threading.Thread]
     descriptors: dict[str, str]
     children: set[str]
+    shared_memory: set[str]
     modules: set[str]
     sources: set[str]
     hooks: dict[str, object]
@@ -418,6 +436,7 @@ class Census:
             set(threading.enumerate()),
             _descriptors(),
             _children(),
+            _shared_memory(),
             set(sys.modules),
             set(linecache.cache),
             hooks,
@@ -433,6 +452,8 @@ class Census:
                 yield f"descriptor {number}: {target}"
         for child in now.children - self.children:
             yield f"child {child}"
+        for name in now.shared_memory - self.shared_memory:
+            yield f"shared memory {name}"
         for module in now.modules - self.modules:
             if module.startswith("isthmus_"):
                 yield f"module {module}"

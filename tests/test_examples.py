@@ -33,3 +33,9 @@ def test_the_agent_prints_its_transcript_and_ends_without_a_warning() -> None:
     assert (done.returncode, SLOWNESS.sub("", done.stderr)) == (0, "")
     expected = (EXAMPLES / "agent_transcript.txt").read_text()
     assert MARKS.sub("", done.stdout) == MARKS.sub("", expected)
+
+
+def test_the_program_outlives_its_crashes() -> None:
+    done = run_example("crash.py")
+    assert (done.returncode, SLOWNESS.sub("", done.stderr)) == (0, "")
+    assert done.stdout == (EXAMPLES / "crash_transcript.txt").read_text()

@@ -16,13 +16,24 @@ from isthmus.wire import frames, limits, plain
 from isthmus.wire.catalogue import ANSWERS, INTERIM, SENT_BY, SIDES
 from isthmus.wire.conversation import LEGAL, Phase
 from isthmus.wire.handshake import FEATURES, VERSION
-from isthmus.wire.parts import CapabilityDescription, Failure, NameDescription, Owned, Value
+from isthmus.wire.parts import (
+    CapabilityDescription,
+    Failure,
+    MainProgram,
+    NameDescription,
+    Owned,
+    ProcessLimits,
+    Value,
+)
 from wire_messages import KINDS
 
 requirement = pytest.mark.requirement
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
-PARTS = (Value, Failure, limits.Limits, CapabilityDescription, NameDescription, Owned, MimeBundle)
+PARTS = (
+    *(Value, Failure, limits.Limits, CapabilityDescription, NameDescription, Owned, MimeBundle),
+    *(MainProgram, ProcessLimits),
+)
 
 
 def table(heading: str) -> list[str]:

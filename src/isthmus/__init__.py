@@ -97,7 +97,7 @@ from isthmus.sessions import AnySession, open_session
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.transport import MemoryTransport, Transport, WaitsForRoom
 from isthmus.values import PackedValue, RemoteRepr
-from isthmus.wire.parts import NameDescription
+from isthmus.wire.parts import MainProgram, NameDescription
 from isthmus.worker.fork_server import ForkServer
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.pool import PooledSession, PoolReport, PoolStats, WorkerPool
@@ -157,6 +157,7 @@ __all__ = [
     "LedgerEntry",
     "LoopBlocked",
     "LoopError",
+    "MainProgram",
     "MemoryTransport",
     "MessageTooLargeError",
     "MimeBundle",

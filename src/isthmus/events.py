@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from isthmus.errors import CellAborted, CellCancelled, CellExit, CellTimeout
+from isthmus.errors import CellAborted, CellCancelled, CellExit, CellTimeout, RemoteError
 from isthmus.mime import MimeBundle, bundle_of
 from isthmus.tracebacks import format_error, safe_repr
 
@@ -218,7 +218,14 @@ class CellResult:
 
         Frames of the host's own functions, where the cell has called some, are in it.
         """
-        return None if self.error is None else format_error(self.error)
+        if self.error is None:
+            return None
+        if isinstance(self.error, RemoteError):
+            return self.error.traceback
+        remote = self.error.__cause__
+        if isinstance(remote, RemoteError) and self.error.__traceback__ is None:
+            return remote.traceback  # one of ours, which was raised in another process
+        return format_error(self.error)
 
     @property
     def value_repr(self) -> str | None:

@@ -331,7 +331,7 @@ class Home:
         if self._thread is not None and self._thread.loop_side.has_work(snapshot):
             self.context.run(self._thread.loop_side.reflect, snapshot)
         if job.cancels and not self.task_of_cells().done():
-            self.aside.add(job)  # the home task may not have noticed its cancellation yet
+            self.running = job  # the home task may not have noticed: nobody begins there before
             self.task_of_cells().mailbox.put(Settlement(job))
         else:
             self.ended(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import threading
 import weakref
@@ -12,9 +13,17 @@ from typing import Any
 
 import pytest
 
-from isthmus import CellFinished, CellResult, MemoryTransport, NamespaceSynchronizer, Session
+from either_home import Flag, until
+from isthmus import (
+    AnySession,
+    CellFinished,
+    CellResult,
+    MemoryTransport,
+    NamespaceSynchronizer,
+    WorkerSession,
+)
 from isthmus.sticky import sticky_interrupts
-from support import WAIT_SECONDS, cell, eventually
+from support import cell
 
 requirement = pytest.mark.requirement
 
@@ -28,15 +37,15 @@ FAILS = cell("""
     """)
 
 
-def users_names(session: Session) -> dict[str, Any]:
+async def users_names(session: AnySession) -> dict[str, Any]:
     """The names that the test and its cells have bound."""
-    return {name: it for name, it in session.snapshot().items() if name != "asyncio"}
+    return {name: it for name, it in (await session.snapshot()).items() if name != "asyncio"}
 
 
 class Gates:
     """Events that cells and the test wait for; each lets one of them pass."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: AnySession) -> None:
         self._events: dict[str, asyncio.Event] = {}
         session.inject_capability("open_gate", self.open)
         session.inject_capability("pass_gate", self.reach)
@@ -53,17 +62,16 @@ class Gates:
 
 
 async def start(
-    session: Session, code: str, context: str, **options: Any
+    session: AnySession, code: str, context: str, **options: Any
 ) -> asyncio.Future[CellResult]:
-    """Run *code* up to where it says ``started.set()``; no deadline passes before that."""
-    started = threading.Event()
-    session.update_namespace({"started": started})
+    """Run *code* up to where it says ``started()``; no deadline passes before that."""
+    started = Flag(session, "started")
     await session.run("pass", context=context)  # there is a thread, or a task, from here on
     running = asyncio.ensure_future(session.run(code, context=context, atomic=True, **options))
-    if context == "thread":
+    if context == "thread" and not isinstance(session, WorkerSession):
         await asyncio.sleep(0)
-        assert started.wait(WAIT_SECONDS)  # the loop stands still meanwhile
-    await eventually(started.is_set)
+        assert started.wait()  # the loop stands still meanwhile
+    await started.seen()
     return running
 
 
@@ -72,21 +80,21 @@ async def start(
 
 @requirement("2.5-atomic")
 async def test_a_cell_that_fails_leaves_every_name_as_it_was(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     session.update_namespace({"kept": [], "replaced": object(), "gone": object()})
-    before = session.snapshot()
+    before = await session.snapshot()
     for error in (ValueError, SystemExit, GeneratorExit, KeyboardInterrupt):
         result = await session.run(FAILS.format(error.__name__), context=context, atomic=True)
         assert result.status == "error" and type(result.error) is error
-        after = session.snapshot()
+        after = await session.snapshot()
         assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
     assert after["kept"] == ["in place"] * 4
 
 
 @requirement("2.5-atomic", "results", "events")
 async def test_the_result_and_the_event_say_what_was_put_back(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
     session.update_namespace({"kept": [], "replaced": 0, "gone": 0})
@@ -104,10 +112,10 @@ async def test_the_result_and_the_event_say_what_was_put_back(
 @requirement("2.5-atomic")
 @pytest.mark.parametrize("way", ["caller", "timeout", "interrupt"])
 async def test_a_cell_that_is_stopped_while_it_waits_is_rolled_back(
-    session: Session, context: str, way: str
+    session: AnySession, context: str, way: str
 ) -> None:
     session.update_namespace({"x": 0})
-    code = "x = 1\ny = 1\nstarted.set()\nawait asyncio.sleep(60)"
+    code = "x = 1\ny = 1\nstarted()\nawait asyncio.sleep(60)"
     timeout = 0.02 if way == "timeout" else None
     running = await start(session, code, context, timeout=timeout)
     if way == "caller":
@@ -119,22 +127,22 @@ async def test_a_cell_that_is_stopped_while_it_waits_is_rolled_back(
         result = await running
         assert result.status == {"timeout": "timeout", "interrupt": "cancelled"}[way]
         assert result.rolled_back == ("x", "y")
-    assert session.namespace["x"] == 0 and "y" not in session.namespace
+    assert await session.get("x") == 0 and "y" not in await session.snapshot()
 
 
 @requirement("2.5-atomic")
 async def test_a_cell_that_is_interrupted_while_it_computes_is_rolled_back(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     session.update_namespace({"x": 0})
-    code = "x = 1\nstarted.set()\nwhile True: x += 1"
+    code = "x = 1\nstarted()\nwhile True: x += 1"
     result = await (await start(session, code, context, timeout=0.05))
     assert (result.status, result.rolled_back) == ("timeout", ("x",))
-    assert session.namespace["x"] == 0
+    assert await session.get("x") == 0
 
 
 @requirement("2.5-atomic")
-async def test_a_call_that_fails_is_rolled_back(session: Session, context: str) -> None:
+async def test_a_call_that_fails_is_rolled_back(session: AnySession, context: str) -> None:
     await session.execute("""
 total = 0
 def add(n):
@@ -147,42 +155,42 @@ def add(n):
     assert (await session.run_call("add", [12], **options)).status == "ok"
     result = await session.run_call("add", [13], **options)
     assert (result.status, result.rolled_back) == ("error", ("last", "total"))
-    assert (session.namespace["total"], session.namespace["last"]) == (12, 12)
+    assert (await session.get("total"), await session.get("last")) == (12, 12)
 
 
 @requirement("2.5-atomic", "2.4-results")
 async def test_the_last_values_stay_those_of_the_cells_before(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     for value in (1, 2, 3):
         await session.execute(str(value), context=context)
     await session.run("_ = __ = ___ = 'mine'; 1 / 0", context=context, atomic=True)
-    assert [session.namespace[name] for name in ("_", "__", "___")] == [3, 2, 1]
+    assert [await session.get(name) for name in ("_", "__", "___")] == [3, 2, 1]
     await session.execute("4", context=context)
-    assert [session.namespace[name] for name in ("_", "__", "___")] == [4, 3, 2]
+    assert [await session.get(name) for name in ("_", "__", "___")] == [4, 3, 2]
 
 
 @requirement("2.5-atomic", "bad-module-names")
 async def test_what_makes_the_mapping_a_modules_is_put_back_as_ever(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
+    name = await session.execute("__name__", context=context)
     code = "note: int = 1\n__builtins__ = None\ndel __name__\nraise OSError"
     result = await session.run(code, context=context, atomic=True)
     assert result.status == "error"
-    assert not {"note", "__annotations__"} & set(session.namespace)
-    assert await session.execute("len(__name__)", context=context) == len(
-        session.manager.module_name
-    )
+    found = "[it for it in ('note', '__annotations__') if it in globals()]"
+    assert await session.execute(found, context=context) == []
+    assert await session.execute("len(__name__)", context=context) == len(name)
     await session.run("__name__ = 'other'; raise OSError", context=context, atomic=True)
-    assert session.namespace["__name__"] == session.manager.module_name
+    assert await session.get("__name__") == name
 
 
 @requirement("2.5-atomic")
 async def test_a_cell_that_succeeds_lets_go_of_what_it_has_replaced(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("class Thing: pass\nthing = Thing()")
-    seen = weakref.ref(session.namespace["thing"])
+    seen = weakref.ref(await session.get("thing"))
     await session.run("thing = 1", context=context, atomic=True)
     gc.collect()
     assert seen() is None and not session.manager.rollbacks.copies
@@ -193,7 +201,7 @@ async def test_a_cell_that_succeeds_lets_go_of_what_it_has_replaced(
 
 @requirement("2.5-atomic-coroutines")
 async def test_coroutines_that_a_failed_cell_has_bound_are_closed(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("async def work(): return 'done'\nasync def job(): return 1")
     made: list[Any] = []
@@ -212,15 +220,15 @@ note(job); made = [*many['of them']]; note(made[0]); note(made[1])
 """
     await session.run(code, context=context, atomic=True)
     assert [coroutine.cr_frame for coroutine in made] == [None] * 3  # closed, so without a warning
-    assert session.pending_coroutines == {} and not session.manager.ledger.recorded
+    assert await session.pending_coroutines == {} and not session.manager.ledger.recorded
     functions = session.manager._async_functions
-    assert sorted(functions) == ["job", "work"] and functions["work"] is session.namespace["work"]
+    assert sorted(functions) == ["job", "work"] and functions["work"] is await session.get("work")
     assert await session.call("work") == "done"
 
 
 @requirement("2.5-atomic-coroutines")
 async def test_a_coroutine_that_somebody_holds_is_not_closed(
-    make_session: Callable[..., Session], context: str
+    make_session: Callable[..., AnySession], context: str
 ) -> None:
     session = make_session(coroutine_policy="hold")
     tasks: list[Any] = []
@@ -243,7 +251,7 @@ async def test_a_coroutine_that_somebody_holds_is_not_closed(
 
 @requirement("2.5-atomic-coroutines", "5.3-settle")
 async def test_what_an_earlier_cell_left_behind_is_settled_as_if_the_cell_had_not_been(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     gates = Gates(session)
     await session.execute("async def work(n): return n")
@@ -259,16 +267,16 @@ async def test_what_an_earlier_cell_left_behind_is_settled_as_if_the_cell_had_no
         await gates.open("settled")
         await running
         if not settled_meanwhile:
-            assert [session.namespace["early"], session.namespace["late"]] == tasks
+            assert [await session.get("early"), await session.get("late")] == tasks
             assert await session.await_pending_coroutines() == {"early": 1, "late": 2}
-        assert (session.namespace["early"], session.namespace["late"]) == (1, 2)
+        assert (await session.get("early"), await session.get("late")) == (1, 2)
 
 
 # -- others --------------------------------------------------------------------------------------
 
 
 @requirement("2.5-atomic-others")
-async def test_what_the_host_writes_meanwhile_stays(session: Session, context: str) -> None:
+async def test_what_the_host_writes_meanwhile_stays(session: AnySession, context: str) -> None:
     gates = Gates(session)
     session.update_namespace(dict.fromkeys(("before", "after", "dropped", "own"), "old"))
     code = cell("""
@@ -287,21 +295,22 @@ async def test_what_the_host_writes_meanwhile_stays(session: Session, context: s
     result = await running
     assert result.rolled_back == ("after", "dropped", "new", "own")
     expected = dict.fromkeys(("before", "after", "new", "other"), "host's")
-    assert users_names(session) == {**expected, "own": "old"}
+    assert await users_names(session) == {**expected, "own": "old"}
 
 
 @requirement("2.5-atomic-others", "3.4-nested")
-async def test_a_nested_cell_is_another_cell(session: Session, first: str, second: str) -> None:
-    session.update_namespace({"session": session, "x": "old", "y": "old", "own": "old"})
-    code = cell(f"""
+async def test_a_nested_cell_is_another_cell(session: AnySession, first: str, second: str) -> None:
+    session.inject_capability("nested", functools.partial(session.execute, context=second))
+    session.update_namespace({"x": "old", "y": "old", "own": "old"})
+    code = cell("""
         own = x = 'mine'
-        await session.run("x = 'nested'; y = 'nested'; 'value'", context={second!r})
+        await nested("x = 'nested'; y = 'nested'; 'value'")
         y = 'mine'
         1 / 0
         """)
     result = await session.run(code, context=first, atomic=True)
     assert result.rolled_back == ("own", "y")
-    names = users_names(session)
+    names = await users_names(session)
     assert (names["own"], names["x"], names["y"], names["_"]) == (
         "old",
         "nested",
@@ -312,38 +321,46 @@ async def test_a_nested_cell_is_another_cell(session: Session, first: str, secon
 
 @requirement("2.5-atomic-others", "3.4-nested")
 async def test_a_nested_cell_is_rolled_back_to_what_its_parent_had(
-    session: Session, first: str, second: str
+    session: AnySession, first: str, second: str
 ) -> None:
-    session.update_namespace({"session": session, "x": "old"})
-    inner = f"await session.run(\"x = 'nested'; y = 1; 1 / 0\", context={second!r}, atomic=True)"
-    code = f"x = 'outer'\ny = 0\ninner = {inner}\nseen = (x, y, inner.rolled_back)\nx = 'last'"
+    async def nested() -> tuple[str, ...]:
+        inner = "x = 'nested'; y = 1; 1 / 0"
+        return (await session.run(inner, context=second, atomic=True)).rolled_back
+
+    session.inject_capability("nested", nested)
+    session.update_namespace({"x": "old"})
+    code = "x = 'outer'\ny = 0\ninner = await nested()\nseen = (x, y, inner)\nx = 'last'"
     await session.execute(code, context=first)
-    assert session.namespace["seen"] == ("outer", 0, ("x", "y"))
+    assert await session.get("seen") == ("outer", 0, ("x", "y"))
     failed = await session.run(code + "\n1 / 0", context=first, atomic=True)
-    assert failed.rolled_back == ("inner", "seen") and session.namespace["x"] == "last"
+    assert failed.rolled_back == ("inner", "seen") and await session.get("x") == "last"
 
 
 @requirement("2.5-atomic-others", "3.4-nested")
 async def test_a_parent_that_goes_on_beside_a_nested_cell_is_another_cell(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
+    async def nested(code: str) -> tuple[str, ...]:
+        return (await session.run(code, atomic=True)).rolled_back
+
     Gates(session)
-    session.update_namespace({"session": session, "x": "old", "own": "old"})
+    session.inject_capability("nested", nested)
+    session.update_namespace({"x": "old", "own": "old"})
     inner = "own = x = 'nested'\nopen_gate('bound')\npass_gate('written')\n1 / 0"
     code = cell(f"""
-        inner = asyncio.ensure_future(session.run({inner!r}, atomic=True))
+        inner = asyncio.ensure_future(nested.aio({inner!r}))
         await pass_gate('bound')
         x = 'outer'
         await open_gate('written')
-        (await inner).rolled_back
+        await inner
         """)
     assert await session.execute(code, context=context) == ("own",)
-    assert (session.namespace["own"], session.namespace["x"]) == ("old", "outer")
+    assert (await session.get("own"), await session.get("x")) == ("old", "outer")
 
 
 @requirement("2.5-atomic-others", "3.4-concurrent")
 async def test_what_concurrent_cells_write_stays_whether_they_have_ended_or_not(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     gates = Gates(session)
     names = ("own", "ended", "runs", "unbound")
@@ -357,7 +374,7 @@ async def test_what_concurrent_cells_write_stays_whether_they_have_ended_or_not(
     await gates.reach("other")
     await gates.open("written")
     assert (await running).rolled_back == ("own",)
-    assert users_names(session) == {"own": "old", "ended": "other", "runs": "other"}
+    assert await users_names(session) == {"own": "old", "ended": "other", "runs": "other"}
     await gates.open("rolled back")
     await beside
 
@@ -365,7 +382,7 @@ async def test_what_concurrent_cells_write_stays_whether_they_have_ended_or_not(
 @requirement("2.5-atomic-others", "3.4-concurrent")
 @pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
 async def test_two_that_fail_beside_each_other_leave_nothing_of_either(
-    session: Session, context: str, order: tuple[str, str]
+    session: AnySession, context: str, order: tuple[str, str]
 ) -> None:
     gates = Gates(session)
     session.update_namespace({"shared": "old", "own": "old"})
@@ -381,7 +398,7 @@ async def test_two_that_fail_beside_each_other_leave_nothing_of_either(
     for name in order:
         await gates.open(f"{name} ends")
         await running[name]
-    assert users_names(session) == {"shared": "old", "own": "old"}
+    assert await users_names(session) == {"shared": "old", "own": "old"}
     assert not session.manager.rollbacks.copies
 
 
@@ -393,7 +410,7 @@ def stubborn(context: str) -> str:
     wait = "{0}.wait(5)" if context == "thread" else "await asyncio.sleep(0.001)"
     stay = f"while not {{0}}.is_set():\n  try: {wait}\n  except BaseException: pass\n"
     return (
-        "x = 'mine'\nstarted.set()\n"
+        "x = 'mine'\nstarted()\n"
         + stay.format("first")
         + "passed = True\n"
         + stay.format("last")
@@ -408,7 +425,7 @@ def nobody_insists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def gates_for(session: Session) -> Iterator[tuple[threading.Event, threading.Event]]:
+def gates_for(session: AnySession) -> Iterator[tuple[threading.Event, threading.Event]]:
     """What a stubborn cell waits for; both are open in the end."""
     gates = threading.Event(), threading.Event()
     session.update_namespace({"first": gates[0], "last": gates[1], "x": "old", "passed": False})
@@ -422,23 +439,23 @@ def gates_for(session: Session) -> Iterator[tuple[threading.Event, threading.Eve
 @pytest.mark.usefixtures("nobody_insists")
 @requirement("2.5-atomic-given-up")
 async def test_a_cell_that_is_given_up_is_rolled_back_at_once_and_what_it_writes_later_is_its_own(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
     with gates_for(session):
         result = await (await start(session, stubborn(context), context, timeout=0.02))
-        assert (result.status, result.stopped, session.namespace["x"]) == ("timeout", False, "old")
+        assert (result.status, result.stopped, await session.get("x")) == ("timeout", False, "old")
         assert (result.rolled_back, result.bound, result.exact) == (("x",), (), False)
         assert transport.of_type(CellFinished)[-1].rolled_back == ("x",)
         assert not session.manager.rollbacks.copies
-    await eventually(lambda: "y" in session.namespace)
-    assert session.namespace["x"] == session.namespace["y"] == "later"
+    await until(session, "'y' in globals()")
+    assert await session.get("x") == await session.get("y") == "later"
 
 
 @pytest.mark.usefixtures("nobody_insists")
 @requirement("2.5-atomic-given-up", "2.5-atomic-others")
 async def test_a_cell_that_still_runs_keeps_its_names_but_for_those_that_the_failing_one_binds(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     with gates_for(session):
         stuck = await start(session, stubborn(context), context, timeout=0.02)
@@ -446,5 +463,5 @@ async def test_a_cell_that_still_runs_keeps_its_names_but_for_those_that_the_fai
         code = "x = 'again'\nfirst.set()\nwhile not passed: await asyncio.sleep(0)\n1 / 0"
         again = await session.run(code, atomic=True)
         assert again.rolled_back == ("x",)
-        assert (session.namespace["x"], session.namespace["passed"]) == ("old", True)
-    await eventually(lambda: "y" in session.namespace)
+        assert (await session.get("x"), await session.get("passed")) == ("old", True)
+    await until(session, "'y' in globals()")

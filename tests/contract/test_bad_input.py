@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from either_home import error_name
 from isthmus import (
+    AnySession,
     CellAborted,
     CellCancelled,
     CellExit,
     CellFinished,
     CellResult,
     MemoryTransport,
-    Session,
+    RemoteError,
 )
 from support import on_one_loop, run_in_child
 
@@ -25,14 +27,14 @@ requirement = pytest.mark.requirement
 
 
 @pytest.fixture
-def survivor(session: Session, context: str) -> Callable[..., Any]:
+def survivor(session: AnySession, context: str) -> Callable[..., Any]:
     """Runs code in a session, and checks that what was bound before is there and that it goes on."""
 
     async def run(code: str, **options: Any) -> CellResult:
         await session.execute("before = ['kept']\nasync def kept(): return before")
-        mapping = session.namespace
+        mapping = await session.execute("id(globals())")
         result = await session.run(code, context=context, **options)
-        assert session.namespace is mapping
+        assert await session.execute("id(globals())") == mapping
         for after in ("async", "thread", "sync"):
             assert await session.execute("await kept()", context=after) == ["kept"]
         return result
@@ -74,16 +76,16 @@ async def test_source_that_does_not_compile_is_a_syntax_error(
     result = await survivor(
         "before.append('ran')\nbefore.pop()\n" + code if "future" not in what else code
     )
-    assert isinstance(result.error, SyntaxError)
+    assert error_name(result.error) in ("SyntaxError", "IndentationError")
     assert result.status == "error"
     assert message in str(result.error).lower()
     assert result.value is None
-    assert result.filename == result.error.filename
+    assert isinstance(result.error, RemoteError) or result.filename == result.error.filename
 
 
 @requirement("bad-syntax")
 async def test_a_cell_that_does_not_compile_has_its_events(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
     await session.run("1 +", context=context)
@@ -108,7 +110,7 @@ async def test_an_empty_cell_is_fine(survivor: Survivor, code: str) -> None:
 @requirement("bad-empty")
 @pytest.mark.parametrize("code", [b"x = 1", None, 5])
 async def test_something_that_is_no_text_is_refused(
-    session: Session, context: str, code: Any
+    session: AnySession, context: str, code: Any
 ) -> None:
     with pytest.raises(TypeError, match="must be a str"):
         await session.run(code, context=context)
@@ -140,7 +142,8 @@ async def test_a_deeply_nested_expression_is_an_error_or_works(
 ) -> None:
     result = await survivor(code)
     if result.error is not None:
-        assert isinstance(result.error, SyntaxError | RecursionError | MemoryError | NameError)
+        expected = ("SyntaxError", "RecursionError", "MemoryError", "NameError")
+        assert error_name(result.error) in expected
 
 
 @requirement("bad-surrogates")
@@ -167,30 +170,29 @@ async def test_surrogates_made_by_code_are_printed_and_returned(survivor: Surviv
     ],
 )
 async def test_module_names_that_a_cell_deletes_are_put_back(
-    survivor: Survivor, session: Session, context: str, code: str
+    survivor: Survivor, session: AnySession, context: str, code: str
 ) -> None:
     result = await survivor(code)
     assert result.error is None
-    assert (
-        await session.execute("len([1])\nrun_sync\nclass C: pass\nC.__module__", context=context)
-        == (session.namespace["__name__"])
-    )
+    assert await session.execute(
+        "len([1])\nrun_sync\nclass C: pass\nC.__module__", context=context
+    ) == (await session.get("__name__"))
 
 
 @requirement("bad-module-names")
 async def test_clearing_the_whole_namespace_leaves_a_working_session(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("x = 1")
     await session.run("globals().clear()", context=context)
     assert await session.execute("y = 2; y", context=context) == 2
-    assert "x" not in session.namespace
+    assert "x" not in await session.snapshot()
 
 
 @requirement("bad-asyncio")
 @pytest.mark.parametrize("code", ["asyncio = None", "del asyncio", "import math as asyncio"])
 async def test_rebinding_asyncio_harms_only_the_cells_own_use_of_it(
-    survivor: Survivor, session: Session, context: str, code: str
+    survivor: Survivor, session: AnySession, context: str, code: str
 ) -> None:
     await session.execute("async def f():\n    return 5\ncoroutine_function = f")
     assert (await survivor(code)).error is None
@@ -201,7 +203,7 @@ async def test_rebinding_asyncio_harms_only_the_cells_own_use_of_it(
 
 @requirement("bad-module-names")
 async def test_shadowing_the_hidden_names_and_builtins_harms_nobody(
-    survivor: Survivor, session: Session, context: str
+    survivor: Survivor, session: AnySession, context: str
 ) -> None:
     code = "print = len = getattr = isinstance = Exception = BaseException = None\nrun_sync = None\nrange = 3"
     assert (await survivor(code)).error is None
@@ -270,10 +272,14 @@ ABORTS = {
 async def test_what_would_harm_the_host_is_wrapped(survivor: Survivor, what: str) -> None:
     code, raised, wrapper = ABORTS[what]
     result = await survivor(code)
-    assert isinstance(result.error, raised), result
+    if isinstance(result.error, RemoteError):  # which harms nobody
+        assert wrapper is CellAborted
+        wrapper = RemoteError
+    else:
+        assert isinstance(result.error, raised), result
     with pytest.raises(wrapper) as caught:
         result.unwrap()
-    assert caught.value.__cause__ is result.error
+    assert result.error in (caught.value, caught.value.__cause__)
     if "3" in what:
         assert caught.value.code == 3
 
@@ -291,7 +297,7 @@ async def test_stop_iteration_arrives_and_ends_nothing_else(
     }[form]
     result = await survivor(code)
     assert result.error is not None
-    assert type(result.error).__name__ in (kind, "RuntimeError")
+    assert error_name(result.error) in (kind, "RuntimeError")
 
 
 # At the limit the call of run_sync itself fails, and nothing has yet seen the coroutine.
@@ -310,7 +316,7 @@ async def test_stop_iteration_arrives_and_ends_nothing_else(
 )
 async def test_recursion_without_end_is_a_recursion_error(survivor: Survivor, code: str) -> None:
     result = await survivor(code)
-    assert isinstance(result.error, RecursionError)
+    assert error_name(result.error) == "RecursionError"
 
 
 @on_one_loop
@@ -319,14 +325,14 @@ async def test_recursion_without_end_is_a_recursion_error(survivor: Survivor, co
     "error", ["ValueError('no')", "KeyboardInterrupt()", "SystemExit(1)", "RecursionError()"]
 )
 async def test_a_value_whose_repr_raises_is_a_value(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str, error: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str, error: str
 ) -> None:
     session = make_session(transport=transport)
     code = f"class Bad:\n    def __repr__(self): raise {error}\nBad()"
     result = await session.run(code, context=context)
-    status, kind = result.status, type(result.value).__name__  # pytest would show the value itself
-    assert (status, kind) == ("ok", "Bad")
+    status = result.status  # pytest would show the value itself
     (finished,) = transport.of_type(CellFinished)
+    assert (status, await session.execute("type(_).__name__")) == ("ok", "Bad")
     assert finished.value is not None
     assert "Bad" in finished.value
     assert await session.execute("'on'", context=context) == "on"
@@ -334,7 +340,7 @@ async def test_a_value_whose_repr_raises_is_a_value(
 
 @requirement("bad-repr")
 async def test_an_error_whose_str_raises_is_reported(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
     code = (
@@ -342,7 +348,7 @@ async def test_an_error_whose_str_raises_is_reported(
         "    __repr__ = __str__\nraise Bad()"
     )
     result = await session.run(code, context=context)
-    assert type(result.error).__name__ == "Bad"
+    assert error_name(result.error) == "Bad"
     (finished,) = transport.of_type(CellFinished)
     assert finished.error == "Bad"
     assert finished.traceback
@@ -364,20 +370,20 @@ VILLAINS = {
 @requirement("bad-repr")
 @pytest.mark.parametrize("what", VILLAINS)
 async def test_values_with_wicked_methods_are_values(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str, what: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str, what: str
 ) -> None:
     session = make_session(transport=transport)
     code = f"class Bad:\n    {VILLAINS[what]}\nbad = Bad()\nmany = [bad, {{'k': bad}}]\nbad"
     result = await session.run(code, context=context)
-    status, same = result.status, result.value is session.namespace["bad"]
-    assert (status, same) == ("ok", True)
+    status = result.status  # pytest would show the value itself
+    assert status == "ok"
     assert await session.execute("_ is bad", context=context) is True
     assert await session.execute("'on'", context=context) == "on"
 
 
 @requirement("bad-del")
 async def test_a_destructor_that_raises_does_not_change_the_outcome(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(
         "class Bad:\n    def __del__(self): session.snapshot(); log.append(1)\nlog = []"
@@ -385,7 +391,7 @@ async def test_a_destructor_that_raises_does_not_change_the_outcome(
     session.update_namespace({"session": session})
     result = await session.run("b = Bad()\nb = None\n'value'", context=context)
     assert (result.status, result.value) == ("ok", "value")
-    assert session.namespace["log"] == [1]
+    assert await session.get("log") == [1]
 
 
 @requirement("bad-options")

@@ -7,14 +7,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from either_home import beside, error_name, raises_there, until
 from isthmus import (
+    AnySession,
     AsyncExecutor,
     AsyncNamespaceManager,
     CoroutineAdopted,
@@ -22,7 +23,6 @@ from isthmus import (
     LoopError,
     MemoryTransport,
     NamespaceSynchronizer,
-    Session,
 )
 from support import LoopThread, eventually
 
@@ -57,23 +57,21 @@ def host_coroutine() -> Callable[..., Any]:
 
 @requirement("5.2-adoption")
 async def test_a_bare_coroutine_becomes_a_task_under_its_name(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW)
     result = await session.run("c = slow()", context=context)
-    task = session.namespace["c"]
-    assert isinstance(task, asyncio.Task)
-    assert task.get_loop() is asyncio.get_running_loop()
+    assert await session.execute("isinstance(c, asyncio.Task)")
+    assert await session.execute("c.get_loop() is asyncio.get_running_loop()")
     assert result.adopted == ("c",)
-    assert session.pending_coroutines == {"c": task}
-    await eventually(lambda: session.namespace["started"] == ["slow"])
-    session.namespace["go"].set()
-    assert await task == "done"
+    assert list(await session.pending_coroutines) == ["c"]
+    await until(session, 'started == ["slow"]')
+    assert await session.execute("go.set()\nawait c") == "done"
 
 
 @requirement("5.2-adoption")
 async def test_an_adopted_task_is_awaited_from_every_context_any_number_of_times(
-    session: Session, first: str, second: str
+    session: AnySession, first: str, second: str
 ) -> None:
     await session.execute(SLOW + "go.set()")
     await session.execute("c = slow()", context=first)
@@ -82,31 +80,29 @@ async def test_an_adopted_task_is_awaited_from_every_context_any_number_of_times
 
 
 @requirement("5.2-adoption")
-async def test_all_names_of_one_coroutine_become_one_task(session: Session, context: str) -> None:
+async def test_all_names_of_one_coroutine_become_one_task(
+    session: AnySession, context: str
+) -> None:
     await session.execute(SLOW + "go.set()")
     result = await session.run("a = b = slow(); c = a", context=context)
-    names = session.namespace
-    assert isinstance(names["a"], asyncio.Task)
-    assert names["a"] is names["b"] is names["c"]
+    assert await session.execute("isinstance(a, asyncio.Task) and a is b is c")
     assert result.adopted == ("a", "b", "c")
     assert dict(await session.await_pending_coroutines()) == dict.fromkeys("abc", "done")
-    assert (names["a"], names["b"], names["c"]) == ("done",) * 3
-    assert names["started"] == ["slow"]
+    assert await session.execute("(a, b, c)") == ("done",) * 3
+    assert await session.get("started") == ["slow"]
 
 
 @requirement("5.2-adoption")
-async def test_the_value_of_a_cell_counts_as_a_name(session: Session, context: str) -> None:
+async def test_the_value_of_a_cell_counts_as_a_name(session: AnySession, context: str) -> None:
     await session.execute(SLOW + "go.set()")
     result = await session.run("slow()", context=context)
-    assert isinstance(result.value, asyncio.Task)
     assert result.adopted == ("_",)
-    assert session.namespace["_"] is result.value
     assert await session.execute("await _", context=context) == "done"
 
 
 @requirement("5.2-adoption")
 async def test_the_value_counts_where_history_is_off_too(
-    make_session: Callable[..., Session], context: str
+    make_session: Callable[..., AnySession], context: str
 ) -> None:
     session = make_session(history=False)
     await session.execute(SLOW + "go.set()")
@@ -115,27 +111,27 @@ async def test_the_value_counts_where_history_is_off_too(
 
 
 @requirement("5.2-adoption")
-async def test_a_value_that_is_also_bound_is_one_task(session: Session, context: str) -> None:
+async def test_a_value_that_is_also_bound_is_one_task(session: AnySession, context: str) -> None:
     await session.execute(SLOW + "go.set()")
     result = await session.run("c = slow(); c", context=context)
-    assert result.value is session.namespace["c"]
+    assert result.value is await session.get("c")
     assert isinstance(result.value, asyncio.Task)
     assert await result.value == "done"
 
 
 @requirement("5.2-adoption")
 async def test_a_coroutine_bound_by_a_global_statement_is_adopted(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW + "go.set()")
     result = await session.run("def f():\n    global c\n    c = slow()\nf()", context=context)
     assert result.adopted == ("c",)
-    assert await session.namespace["c"] == "done"
+    assert await session.execute("await c") == "done"
 
 
 @requirement("5.2-adoption")
 async def test_a_coroutine_that_has_started_or_has_a_task_is_left_alone(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW)
     code = (
@@ -147,24 +143,22 @@ async def test_a_coroutine_that_has_started_or_has_a_task_is_left_alone(
     result = await session.run(code, context=context)
     assert result.error is None, result.error
     assert result.adopted == ()
-    assert inspect.iscoroutine(session.namespace["started_one"])
-    session.namespace["started_one"].close()
-    session.namespace["go"].set()
-    assert await session.namespace["task"] == "done"
+    assert await session.execute("import inspect; inspect.iscoroutine(started_one)")
+    assert await session.execute("started_one.close()\ngo.set()\nawait task") == "done"
 
 
 @requirement("5.2-adoption")
-async def test_a_failed_cells_coroutines_are_adopted_too(session: Session, context: str) -> None:
+async def test_a_failed_cells_coroutines_are_adopted_too(session: AnySession, context: str) -> None:
     await session.execute(SLOW + "go.set()")
     result = await session.run("c = slow()\n1 / 0", context=context)
-    assert isinstance(result.error, ZeroDivisionError)
+    assert error_name(result.error) == "ZeroDivisionError"
     assert result.adopted == ("c",)
-    assert await session.namespace["c"] == "done"
+    assert await session.execute("await c") == "done"
 
 
 @requirement("5.2-adopted-tasks-accepted")
 async def test_session_code_may_treat_an_adopted_task_as_the_coroutine(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW + "go.set()")
     await session.execute("a = slow(); b = slow(); c = slow(); d = slow()", context=context)
@@ -173,11 +167,11 @@ async def test_session_code_may_treat_an_adopted_task_as_the_coroutine(
         "[await (await start()), await asyncio.ensure_future(b), run_sync(c), *(await asyncio.gather(d, a))]"
     )
     assert await session.execute(code, context=context) == ["done"] * 5
-    assert session.namespace["started"] == ["slow"] * 4
+    assert await session.get("started") == ["slow"] * 4
 
 
 @requirement("5.2-adopted-tasks-accepted")
-async def test_create_task_of_an_adopted_coroutine_in_a_cell(session: Session) -> None:
+async def test_create_task_of_an_adopted_coroutine_in_a_cell(session: AnySession) -> None:
     await session.execute(SLOW + "go.set()")
     for context in ("async", "thread"):
         await session.execute("a = slow()", context=context)
@@ -187,25 +181,25 @@ async def test_create_task_of_an_adopted_coroutine_in_a_cell(session: Session) -
 
 @requirement("5.2-containers")
 async def test_coroutines_in_containers_are_recorded_and_not_started(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW)
     code = "many = [slow(), (slow(), {'key': slow()})]\nfar = [[[[slow()]]]]"
     result = await session.run(code, context=context)
     assert result.adopted == ()
-    assert session.namespace["started"] == []
-    assert session.pending_coroutines == {}
-    recorded = set(session.manager.ledger.recorded)
+    assert await session.get("started") == []
+    assert await session.pending_coroutines == {}
+    recorded = {it.name for it in await session.ledger() if it.kind == "coroutine"}
     assert recorded == {"many[0]", "many[1][0]", "many[1][1]['key']"}
-    far = session.namespace["far"][0][0][0][0]
+    far = (await session.get("far"))[0][0][0][0]
     await session.manager.cleanup_coroutines()
-    assert inspect.getcoroutinestate(session.namespace["many"][0]) == inspect.CORO_CLOSED
+    assert inspect.getcoroutinestate((await session.get("many"))[0]) == inspect.CORO_CLOSED
     far.close()
 
 
 @requirement("5.2-containers")
 async def test_recorded_coroutines_can_be_awaited_by_a_later_cell(
-    session: Session, first: str, second: str
+    session: AnySession, first: str, second: str
 ) -> None:
     await session.execute(SLOW + "go.set()")
     await session.execute("many = [slow(result=n) for n in range(3)]", context=first)
@@ -216,23 +210,23 @@ async def test_recorded_coroutines_can_be_awaited_by_a_later_cell(
 
 
 @requirement("5.2-policies")
-async def test_hold_only_records(make_session: Callable[..., Session], context: str) -> None:
+async def test_hold_only_records(make_session: Callable[..., AnySession], context: str) -> None:
     session = make_session(coroutine_policy="hold")
     await session.execute(SLOW + "go.set()")
     result = await session.run("c = slow()", context=context)
     assert result.adopted == ()
-    assert inspect.iscoroutine(session.namespace["c"])
-    assert session.pending_coroutines == {"c": session.namespace["c"]}
+    assert await session.execute("import inspect; inspect.iscoroutine(c)")
+    assert list(await session.pending_coroutines) == ["c"]
     assert await session.execute("await c", context=context) == "done"
 
 
 @requirement("5.2-policies")
-async def test_close_closes(make_session: Callable[..., Session], context: str) -> None:
+async def test_close_closes(make_session: Callable[..., AnySession], context: str) -> None:
     session = make_session(coroutine_policy="close")
     await session.execute(SLOW)
     await session.execute("c = slow()", context=context)
-    assert inspect.getcoroutinestate(session.namespace["c"]) == inspect.CORO_CLOSED
-    assert session.pending_coroutines == {}
+    assert await session.execute("c.cr_frame is None")
+    assert await session.pending_coroutines == {}
 
 
 @requirement("5.2-policies")
@@ -246,17 +240,17 @@ def test_another_policy_is_refused() -> None:
 
 @requirement("5.2-late-loop")
 async def test_update_namespace_adopts_at_once_on_the_loop(
-    session: Session, host_coroutine: Callable[..., Any], context: str
+    session: AnySession, host_coroutine: Callable[..., Any], context: str
 ) -> None:
     await session.execute("x = 1", context=context)
     session.update_namespace({"c": host_coroutine()})
-    assert isinstance(session.namespace["c"], asyncio.Task)
+    assert isinstance(await session.get("c"), asyncio.Task)
     assert await session.execute("await c", context=context) == "done"
 
 
 @requirement("5.2-late-loop")
 async def test_update_namespace_from_another_thread_adopts_soon(
-    session: Session, host_coroutine: Callable[..., Any], context: str
+    session: AnySession, host_coroutine: Callable[..., Any], context: str
 ) -> None:
     await session.execute("x = 1", context=context)
     await asyncio.to_thread(session.update_namespace, {"c": host_coroutine()})
@@ -266,7 +260,7 @@ async def test_update_namespace_from_another_thread_adopts_soon(
 
 @requirement("5.2-late-loop")
 async def test_update_namespace_from_another_loop_adopts_on_the_home_loop(
-    session: Session, host_coroutine: Callable[..., Any]
+    session: AnySession, host_coroutine: Callable[..., Any]
 ) -> None:
     await session.execute("x = 1")
 
@@ -276,7 +270,7 @@ async def test_update_namespace_from_another_loop_adopts_on_the_home_loop(
     with LoopThread() as other:
         await other.wait(update())
         await eventually(lambda: isinstance(session.namespace["c"], asyncio.Task))
-    assert session.namespace["c"].get_loop() is asyncio.get_running_loop()
+    assert (await session.get("c")).get_loop() is asyncio.get_running_loop()
 
 
 @requirement("5.2-late-loop")
@@ -332,7 +326,7 @@ async def test_set_event_loop_from_another_thread_adopts_soon(
 
 @requirement("bad-closed-loop")
 async def test_a_closed_loop_is_refused_and_the_binding_stays(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("x = 1", context=context)
     closed = asyncio.new_event_loop()
@@ -344,7 +338,7 @@ async def test_a_closed_loop_is_refused_and_the_binding_stays(
 
 
 @requirement("bad-closed-loop")
-async def test_another_loop_is_refused_while_the_session_lives(session: Session) -> None:
+async def test_another_loop_is_refused_while_the_session_lives(session: AnySession) -> None:
     await session.execute("x = 1")
     other = asyncio.new_event_loop()
     try:
@@ -360,76 +354,77 @@ async def test_another_loop_is_refused_while_the_session_lives(session: Session)
 
 @requirement("5.3-settle")
 async def test_settling_gives_results_by_name_and_rebinds_them(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW + "go.set()")
     await session.execute("a = slow(result=1); b = slow(result=None)", context=context)
     settled = await session.await_pending_coroutines()
     assert dict(settled) == {"a": 1, "b": None}
-    assert (session.namespace["a"], session.namespace["b"]) == (1, None)
+    assert (await session.get("a"), await session.get("b")) == (1, None)
     assert settled.errors == {}
     assert settled.unfinished == ()
-    assert session.pending_coroutines == {}
+    assert await session.pending_coroutines == {}
     assert dict(await session.await_pending_coroutines()) == {}
 
 
 @requirement("5.3-settle")
 async def test_a_name_that_was_rebound_meanwhile_keeps_its_new_value(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW)
     await session.execute("a = slow()", context=context)
-    await session.execute(
-        "a = 'mine'; go.set()", context=context if context != "thread" else "sync"
-    )
-    settled = await session.await_pending_coroutines()
+    await session.execute("a = 'mine'", context=context)
+    settling = asyncio.ensure_future(session.await_pending_coroutines())
+    await asyncio.sleep(0)
+    await session.execute("go.set()")
+    settled = await settling
     assert dict(settled) == {"a": "done"}
-    assert session.namespace["a"] == "mine"
+    assert await session.get("a") == "mine"
 
 
 @requirement("5.3-settle")
-async def test_a_timeout_leaves_the_unfinished_ones_pending(session: Session, context: str) -> None:
+async def test_a_timeout_leaves_the_unfinished_ones_pending(
+    session: AnySession, context: str
+) -> None:
     await session.execute(SLOW)
     await session.execute("a = slow()\nasync def quick(): return 1\nb = quick()", context=context)
     settled = await session.await_pending_coroutines(timeout=0.05)
     assert dict(settled) == {"b": 1}
     assert settled.unfinished == ("a",)
-    assert set(session.pending_coroutines) == {"a"}
-    session.namespace["go"].set()
+    assert set(await session.pending_coroutines) == {"a"}
+    await beside(session, "go.set()")
     assert dict(await session.await_pending_coroutines(timeout=5)) == {"a": "done"}
 
 
 @requirement("5.3-failures")
 async def test_a_failure_is_reported_and_never_stored_as_a_value(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW + "go.set()")
     await session.execute("good = slow(); bad = fail()", context=context)
     settled = await session.await_pending_coroutines()
     assert dict(settled) == {"good": "done"}
-    assert isinstance(settled.errors["bad"], ValueError)
-    task = session.namespace["bad"]
-    assert isinstance(task, asyncio.Task)
-    assert task.done()
+    assert error_name(settled.errors["bad"]) == "ValueError"
+    assert await session.execute("isinstance(bad, asyncio.Task) and bad.done()")
     with pytest.raises(BaseExceptionGroup) as caught:
         settled.raise_errors()
     assert caught.value.exceptions[0].__notes__ == ["in the coroutine left behind as 'bad'"]
-    with pytest.raises(ValueError, match="failed"):
+    with raises_there(ValueError, match="failed"):
         await session.execute("await bad", context=context)
 
 
 @requirement("5.3-failures")
-async def test_a_cancelled_coroutine_is_an_error_too(session: Session, context: str) -> None:
+async def test_a_cancelled_coroutine_is_an_error_too(session: AnySession, context: str) -> None:
     await session.execute(SLOW)
     await session.execute("a = slow()", context=context)
-    session.namespace["a"].cancel()
+    await session.execute("a.cancel()")
     settled = await session.await_pending_coroutines()
-    assert isinstance(settled.errors["a"], asyncio.CancelledError)
+    assert error_name(settled.errors["a"]) == "CancelledError"
 
 
 @requirement("5.3-failures")
 async def test_settlements_become_events(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session("events", transport=transport)
     await session.execute(SLOW + "go.set()")
@@ -442,17 +437,18 @@ async def test_settlements_become_events(
 
 
 @requirement("5.3-settle")
-async def test_a_cell_may_settle_its_own_session(session: Session, context: str) -> None:
-    session.update_namespace({"session": session})
+async def test_a_cell_may_settle_its_own_session(session: AnySession, context: str) -> None:
+    async def settle() -> dict[str, Any]:
+        return dict(await session.await_pending_coroutines())
+
+    session.inject_capability("settle", settle)
     await session.execute(SLOW + "go.set()")
     await session.execute("a = slow()", context=context)
-    assert await session.execute("await session.await_pending_coroutines()", context=context) == {
-        "a": "done"
-    }
+    assert await session.execute("await settle()", context=context) == {"a": "done"}
 
 
 @requirement("5.3-settle")
-async def test_settling_from_another_loop(session: Session, context: str) -> None:
+async def test_settling_from_another_loop(session: AnySession, context: str) -> None:
     await session.execute(SLOW + "go.set()")
     await session.execute("a = slow()", context=context)
     with LoopThread() as other:
@@ -460,18 +456,16 @@ async def test_settling_from_another_loop(session: Session, context: str) -> Non
 
 
 @requirement("5.3-own-tasks")
-async def test_tasks_of_create_task_are_never_replaced(session: Session, context: str) -> None:
+async def test_tasks_of_create_task_are_never_replaced(session: AnySession, context: str) -> None:
     await session.execute(SLOW + "go.set()")
     await session.execute(
         "await asyncio.sleep(0)\nt = asyncio.create_task(slow())", context=context
     )
-    task = session.namespace["t"]
-    await task
+    await session.execute("_task = t\nawait t")
     await session.execute("t2 = t\nx = 1", context=context)
     settled = await session.await_pending_coroutines()
     assert dict(settled) == {}
-    assert session.namespace["t"] is task
-    assert session.namespace["t2"] is task
+    assert await session.execute("t is _task and t2 is _task")
 
 
 @requirement("5.3-own-tasks")
@@ -496,7 +490,7 @@ async def test_tasks_are_replaced_when_the_synchroniser_is_asked_to(context: str
 
 @requirement("5-cleanup")
 async def test_cleanup_cancels_adopted_coroutines_and_waits_for_them(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW)
     await session.execute(
@@ -506,15 +500,15 @@ async def test_cleanup_cancels_adopted_coroutines_and_waits_for_them(
     )
     await asyncio.sleep(0)
     assert await session.manager.cleanup_coroutines() == ()
-    assert session.namespace["started"] == ["tidied"]
-    assert session.namespace["a"].cancelled()
-    assert session.pending_coroutines == {}
+    assert await session.get("started") == ["tidied"]
+    assert (await session.get("a")).cancelled()
+    assert await session.pending_coroutines == {}
     assert await session.execute("'on'", context=context) == "on"
 
 
 @requirement("5-cleanup")
 async def test_what_would_not_end_is_reported_and_stays_pending(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(
         "go = asyncio.Event()\nasync def stubborn():\n    while not go.is_set():\n"
@@ -523,20 +517,20 @@ async def test_what_would_not_end_is_reported_and_stays_pending(
     await session.execute("a = stubborn()", context=context)
     await asyncio.sleep(0)
     assert await session.manager.cleanup_coroutines(timeout=0.02) == ("a",)
-    assert set(session.pending_coroutines) == {"a"}
-    session.namespace["go"].set()
+    assert set(await session.pending_coroutines) == {"a"}
+    await beside(session, "go.set()")
     await session.await_pending_coroutines()
 
 
 @requirement("5-cleanup")
 async def test_held_coroutines_are_closed_at_cleanup_and_at_close(
-    make_session: Callable[..., Session], context: str
+    make_session: Callable[..., AnySession], context: str
 ) -> None:
     session = make_session(coroutine_policy="hold")
     await session.execute(SLOW)
     await session.execute("a = slow()", context=context)
     await session.manager.cleanup_coroutines()
-    assert inspect.getcoroutinestate(session.namespace["a"]) == inspect.CORO_CLOSED
+    assert inspect.getcoroutinestate(await session.get("a")) == inspect.CORO_CLOSED
     await session.execute("b = slow()", context=context)
     await session.close()
     assert inspect.getcoroutinestate(session.namespace["b"]) == inspect.CORO_CLOSED
@@ -547,11 +541,11 @@ async def test_held_coroutines_are_closed_at_cleanup_and_at_close(
 
 @requirement("5.1-weak")
 async def test_finished_coroutines_that_no_name_holds_are_forgotten(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW + "go.set()")
     await session.execute("c = slow()", context=context)
-    task = weakref.ref(session.namespace["c"])
+    task = weakref.ref(await session.get("c"))
     await session.execute("del c", context=context if context != "thread" else "sync")
     await eventually(lambda: "c" not in session.pending_coroutines)
     await asyncio.sleep(0)
@@ -561,24 +555,24 @@ async def test_finished_coroutines_that_no_name_holds_are_forgotten(
 
 @requirement("5.1-weak")
 async def test_a_row_of_coroutines_under_one_name_leaves_nothing_behind(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute(SLOW + "go.set()")
     for _ in range(20):
         await session.execute("c = slow()", context=context)
     settled = await session.await_pending_coroutines()
     assert dict(settled) == {"c": "done"}
-    assert session.pending_coroutines == {}
-    await eventually(lambda: len(session.namespace["started"]) == 20)
+    assert await session.pending_coroutines == {}
+    await until(session, "len(started) == 20")
 
 
 @requirement("5.2-validation")
-async def test_validation_reports_what_lies_about(session: Session, context: str) -> None:
+async def test_validation_reports_what_lies_about(session: AnySession, context: str) -> None:
     executor = session.executor
     await session.execute(SLOW)
     await session.execute("many = [slow()]\na = slow()\nb = fail()", context=context)
-    session.namespace["a"].cancel()
-    await asyncio.wait([session.namespace["b"], session.namespace["a"]])
+    (await session.get("a")).cancel()
+    await asyncio.wait([await session.get("b"), await session.get("a")])
     with pytest.warns(RuntimeWarning, match=r"'many\[0\]' was never awaited"):
         report = executor.synchronizer.validate()
     assert report.unawaited == ("many[0]",)
@@ -590,10 +584,9 @@ async def test_validation_reports_what_lies_about(session: Session, context: str
 
 @requirement("5.2-adoption")
 async def test_a_coroutine_bound_in_an_earlier_thread_is_adopted_by_its_cell(
-    session: Session,
+    session: AnySession,
 ) -> None:
-    session.update_namespace({"threading": threading})
-    await session.execute(SLOW + "go.set()")
+    await session.execute(SLOW + "go.set()\nimport threading")
     code = "def put():\n    global c\n    c = slow()\nt = threading.Thread(target=put)\nt.start(); t.join()"
     result = await session.run(code, context="thread")
     assert result.adopted == ("c",)

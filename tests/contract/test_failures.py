@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from isthmus import (
+    AnySession,
     CoroutineDropped,
     MemoryTransport,
     Output,
-    Session,
     TaskFailed,
     ThreadDied,
 )
@@ -46,7 +46,7 @@ def stderr_of(transport: MemoryTransport, cell: int) -> str:
 
 @requirement("5.4-failures")
 async def test_a_failed_task_that_is_dropped_is_told_in_the_output_of_its_cell(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session("demo", transport=transport)
     await session.execute(FAIL + "def begin(): asyncio.create_task(fail(), name='it')")
@@ -69,7 +69,7 @@ async def test_a_failed_task_that_is_dropped_is_told_in_the_output_of_its_cell(
 
 @requirement("5.4-failures")
 async def test_a_failure_that_somebody_has_asked_for_is_told_to_nobody_else(
-    make_session: Callable[..., Session], transport: MemoryTransport
+    make_session: Callable[..., AnySession], transport: MemoryTransport
 ) -> None:
     session = make_session(transport=transport)
     await session.execute(FAIL)
@@ -83,7 +83,7 @@ async def test_a_failure_that_somebody_has_asked_for_is_told_to_nobody_else(
 
 @requirement("5.4-unawaited")
 async def test_a_coroutine_that_nobody_awaits_is_told_in_the_output_of_its_cell(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session("demo", transport=transport)
     await session.execute(FAIL)
@@ -99,7 +99,7 @@ async def test_a_coroutine_that_nobody_awaits_is_told_in_the_output_of_its_cell(
 
 @requirement("5.4-unawaited")
 async def test_it_is_told_of_that_cell_when_a_later_one_drops_it(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session("demo", transport=transport)
     await session.execute(FAIL + "many = [work()]", context=context)
@@ -111,7 +111,7 @@ async def test_it_is_told_of_that_cell_when_a_later_one_drops_it(
 
 @requirement("5.4-unawaited")
 async def test_it_is_told_of_that_cell_when_the_collector_drops_it_in_another_session(
-    make_session: Callable[..., Session], transport: MemoryTransport
+    make_session: Callable[..., AnySession], transport: MemoryTransport
 ) -> None:
     session, other = make_session("demo", transport=transport), make_session("other")
     await session.execute(FAIL + "class Node: pass\nnode = Node()\nnode.me, node.it = node, work()")
@@ -124,7 +124,7 @@ async def test_it_is_told_of_that_cell_when_the_collector_drops_it_in_another_se
 
 
 @requirement("5.4-unawaited")
-async def test_a_cell_can_record_and_silence_the_warning(session: Session, context: str) -> None:
+async def test_a_cell_can_record_and_silence_the_warning(session: AnySession, context: str) -> None:
     await session.execute(FAIL + "import warnings")
     code = (
         "with warnings.catch_warnings(record=True) as seen:\n"
@@ -139,7 +139,7 @@ async def test_a_cell_can_record_and_silence_the_warning(session: Session, conte
 
 @requirement("5.4-unawaited")
 async def test_a_coroutine_of_the_host_warns_as_ever(
-    make_session: Callable[..., Session], transport: MemoryTransport
+    make_session: Callable[..., AnySession], transport: MemoryTransport
 ) -> None:
     session = make_session(transport=transport)
     await session.execute("1")
@@ -149,7 +149,7 @@ async def test_a_coroutine_of_the_host_warns_as_ever(
 
 
 @requirement("5.4-unawaited")
-async def test_only_code_of_the_session_keeps_track_of_origins(session: Session) -> None:
+async def test_only_code_of_the_session_keeps_track_of_origins(session: AnySession) -> None:
     before = sys.get_coroutine_origin_tracking_depth()
     inside = max(before, 1)
     go = asyncio.Event()
@@ -173,7 +173,7 @@ THREAD = (
 
 @requirement("5.4-threads")
 async def test_a_thread_that_dies_is_told_in_the_output_of_its_cell(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
     await session.execute("def burst():\n    1 / 0")
@@ -186,7 +186,7 @@ async def test_a_thread_that_dies_is_told_in_the_output_of_its_cell(
 
 @requirement("5.4-threads")
 async def test_without_a_transport_the_hook_of_the_host_hears_of_a_thread_too(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: AnySession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: heard.append(args.exc_value))

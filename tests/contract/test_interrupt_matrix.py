@@ -19,9 +19,10 @@ from typing import Any, Literal
 import pytest
 
 from isthmus import CellInterrupted, CellResult, Event, LoopBlocked, MemoryTransport, Session
-from support import LoopThread, cell, eventually, prepare_flavour
+from support import LoopThread, cell, eventually, on_one_loop
 
 requirement = pytest.mark.requirement
+pytestmark = on_one_loop  # what differs with the loop is shown at the end
 
 Place = Literal["main thread", "other thread"]
 Ending = Literal["stopped", "given up", "late", "unheard"]
@@ -32,12 +33,6 @@ TIMEOUT_SECONDS = 0.03
 BLOCKED_SECONDS = 0.06
 
 BEFORE_3_12 = sys.version_info < (3, 12)
-
-
-@pytest.fixture
-def flavour() -> str:
-    """One kind of loop here: what differs with it is shown at the end."""
-    return prepare_flavour("asyncio")
 
 
 class Gate(MemoryTransport):

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from isthmus import CellFinished, Display, MemoryTransport, Output, Session
+from either_home import beside
+from isthmus import AnySession, CellFinished, Display, MemoryTransport, Output, Session
 from support import cell, eventually
 
 requirement = pytest.mark.requirement
@@ -41,9 +42,8 @@ async def test_two_sessions_redirect_and_print_at_once(
 async def test_output_comes_in_order_before_the_outcome_and_late_output_after(
     make_session: Any, transport: MemoryTransport, context: str
 ) -> None:
-    session: Session = make_session("order", transport=transport)
-    gate, late = asyncio.Event(), asyncio.Event()
-    session.update_namespace({"gate": gate, "late": late})
+    session: AnySession = make_session("order", transport=transport)
+    await session.execute("gate, late = asyncio.Event(), asyncio.Event()")
     code = """
         import sys
         async def speak():
@@ -58,14 +58,13 @@ async def test_output_comes_in_order_before_the_outcome_and_late_output_after(
         """
     running = asyncio.create_task(session.run(cell(code), context=context))
     await eventually(lambda: transport.of_type(Output))
-    gate.set()
+    await beside(session, "gate.set()")
     result = await running
-    late.set()
-    await session.namespace["task"]
+    await session.execute("late.set()\nawait task")
     kinds = [
         event.text if isinstance(event, Output) else type(event)
         for event in transport.events
-        if isinstance(event, Output | Display | CellFinished)
+        if isinstance(event, Output | Display | CellFinished) and event.cell == result.cell
     ]
     assert kinds == ["held back", "error", Display, "end", CellFinished, "late\n"]
     assert (result.stdout, result.stderr) == ("held backend", "error")

@@ -8,13 +8,14 @@ import asyncio
 import logging
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 
 import msgspec
 import pytest
 
+from either_home import error_name, frames_of, raises_there
 from isthmus import (
+    AnySession,
     AsyncExecutor,
     AsyncNamespaceManager,
     CellFinished,
@@ -25,7 +26,7 @@ from isthmus import (
     MemoryTransport,
     NamespaceUpdated,
     Output,
-    Session,
+    RemoteError,
 )
 from support import CONTEXTS, eventually, on_one_loop
 
@@ -36,7 +37,7 @@ requirement = pytest.mark.requirement
 
 
 @requirement("results")
-async def test_a_result_has_every_field(session: Session, context: str) -> None:
+async def test_a_result_has_every_field(session: AnySession, context: str) -> None:
     code = (
         "import sys\nb = a = 1\nold = 2\ndel old\nprint('out')\nprint('err', file=sys.stderr)\n"
         "async def f(): return 1\nc = f()\nawait asyncio.sleep(0)\n'value'"
@@ -59,7 +60,7 @@ async def test_a_result_has_every_field(session: Session, context: str) -> None:
 
 
 @requirement("results")
-async def test_cells_are_numbered_from_one_over_contexts(session: Session) -> None:
+async def test_cells_are_numbered_from_one_over_contexts(session: AnySession) -> None:
     found = [
         (await session.run(code, context=context)).cell
         for code in ("1", "1 +")
@@ -84,7 +85,7 @@ async def test_cells_are_numbered_from_one_over_contexts(session: Session) -> No
     ],
 )
 async def test_names_bound_are_reported_and_whether_exactly(
-    session: Session, context: str, code: str, bound: tuple[str, ...] | None, exact: bool
+    session: AnySession, context: str, code: str, bound: tuple[str, ...] | None, exact: bool
 ) -> None:
     result = await session.run(code, context=context)
     assert result.exact is exact
@@ -94,7 +95,7 @@ async def test_names_bound_are_reported_and_whether_exactly(
 
 @requirement("results")
 async def test_a_failed_cell_reports_what_it_bound_and_is_not_exact(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     result = await session.run("a = 1\n1 / 0\nb = 2", context=context)
     assert result.status == "error"
@@ -103,15 +104,16 @@ async def test_a_failed_cell_reports_what_it_bound_and_is_not_exact(
 
 
 @requirement("results")
-async def test_unwrap_raises_the_cells_own_exception(session: Session, context: str) -> None:
+async def test_unwrap_raises_the_cells_own_exception(session: AnySession, context: str) -> None:
     result = await session.run("class Mine(Exception): pass\nraise Mine('text')", context=context)
-    with pytest.raises(session.namespace["Mine"], match="text") as caught:
+    with pytest.raises(Exception, match="text") as caught:
         result.unwrap()
-    assert caught.value is result.error
+    assert caught.value is result.error and error_name(result.error) == "Mine"
+    assert isinstance(caught.value, RemoteError) or type(caught.value) is await session.get("Mine")
 
 
 @requirement("results")
-async def test_a_result_is_held_by_nobody_else(session: Session, context: str) -> None:
+async def test_a_result_is_held_by_nobody_else(session: AnySession, context: str) -> None:
     import gc
     import weakref
 
@@ -137,25 +139,29 @@ async def test_a_result_is_held_by_nobody_else(session: Session, context: str) -
 
 @requirement("6.3-tracebacks")
 async def test_a_traceback_shows_the_cells_lines_and_none_of_ours(
-    session: Session, first: str, second: str
+    session: AnySession, first: str, second: str
 ) -> None:
     await session.execute(
         "async def deep(x):\n    await asyncio.sleep(0)\n    return 1 / x\n", context=first
     )
     code = "def middle():\n    return run_sync(deep(0))\nx = [middle() for _ in range(1)]"
     result = await session.run(code, context=second)
-    assert result.error is not None
-    frames = traceback.extract_tb(result.error.__traceback__)
-    assert [(it.name, it.line) for it in frames if "listcomp" not in it.name] == [
-        ("<module>", "x = [middle() for _ in range(1)]"),
-        ("middle", "return run_sync(deep(0))"),
-        ("deep", "return 1 / x"),
+    assert result.traceback is not None
+    assert [it for it in frames_of(result) if "listcomp" not in it] == [
+        "<module>",
+        "middle",
+        "deep",
     ]
-    assert all("isthmus/" not in it.filename for it in frames)
+    lines = [it.strip() for it in result.traceback.splitlines()]
+    source = "x = [middle() for _ in range(1)]", "return run_sync(deep(0))", "return 1 / x"
+    assert set(source) <= set(lines)
+    assert "isthmus/" not in result.traceback
 
 
 @requirement("6.3-tracebacks")
-async def test_causes_contexts_and_groups_are_trimmed_too(session: Session, context: str) -> None:
+async def test_causes_contexts_and_groups_are_trimmed_too(
+    session: AnySession, context: str
+) -> None:
     code = (
         "async def fail(): raise KeyError('k')\n"
         "def sync(): run_sync(fail())\n"
@@ -163,22 +169,21 @@ async def test_causes_contexts_and_groups_are_trimmed_too(session: Session, cont
         "    raise ExceptionGroup('g', [ValueError('v')]) from e"
     )
     result = await session.run(code, context=context)
-    text = "".join(traceback.format_exception(result.error))  # type: ignore[arg-type]
-    assert "/isthmus/" not in text
+    text = result.traceback
+    assert text is not None and "/isthmus/" not in text
     assert "KeyError" in text
     assert "run_sync(fail())" in text
 
 
 @requirement("6.3-tracebacks")
 async def test_a_syntax_error_points_at_the_users_line_and_column(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     result = await session.run("x = 1\ny = (1 +\nz = 3", context=context)
-    error = result.error
-    assert isinstance(error, SyntaxError)
-    assert error.lineno in (2, 3)
-    assert error.text
-    with pytest.raises(SyntaxError):
+    assert error_name(result.error) == "SyntaxError"
+    assert any(f", line {number}\n" in (result.traceback or "") for number in (2, 3))
+    assert "^" in (result.traceback or "")
+    with raises_there(SyntaxError):
         await session.execute("await =", context=context)
 
 
@@ -186,7 +191,7 @@ async def test_a_syntax_error_points_at_the_users_line_and_column(
 
 
 @requirement("6.1-output")
-async def test_output_goes_to_the_cell_that_caused_it(session: Session, context: str) -> None:
+async def test_output_goes_to_the_cell_that_caused_it(session: AnySession, context: str) -> None:
     code = (
         "import logging, sys, threading\nprint('direct')\n"
         "async def task(): print('task')\n"
@@ -199,7 +204,7 @@ async def test_output_goes_to_the_cell_that_caused_it(session: Session, context:
 
 
 @requirement("6.1-output")
-async def test_concurrent_cells_have_their_own_output(session: Session) -> None:
+async def test_concurrent_cells_have_their_own_output(session: AnySession) -> None:
     await session.execute("meet = asyncio.Barrier(6)")
     code = "print('begin', {0})\nawait meet.wait()\nprint('end', {0})"
     results = await asyncio.gather(
@@ -214,7 +219,7 @@ async def test_concurrent_cells_have_their_own_output(session: Session) -> None:
 
 @requirement("6.1-output")
 async def test_output_of_code_of_no_cell_goes_where_it_always_went(
-    session: Session, context: str, capsys: pytest.CaptureFixture[str]
+    session: AnySession, context: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await session.execute("print('cell')", context=context)
     print("host")
@@ -223,7 +228,7 @@ async def test_output_of_code_of_no_cell_goes_where_it_always_went(
 
 @requirement("6.1-output")
 async def test_late_output_of_a_task_is_its_cells(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
     await session.execute(
@@ -235,15 +240,14 @@ async def test_late_output_of_a_task_is_its_cells(
         else "await asyncio.sleep(0)\nt = asyncio.ensure_future(late())",
         context=context,
     )
-    session.namespace["go"].set()
-    await session.namespace["t"]
+    await session.execute("go.set()\nawait t")
     (output,) = transport.of_type(Output)
     assert (output.cell, output.text) == (result.cell, "late\n")
 
 
 @requirement("6.1-output")
 async def test_output_is_bounded_and_says_what_is_left_out(
-    make_session: Callable[..., Session], context: str
+    make_session: Callable[..., AnySession], context: str
 ) -> None:
     session = make_session(output_limit=10)
     result = await session.run("print('x' * 100)", context=context)
@@ -253,7 +257,7 @@ async def test_output_is_bounded_and_says_what_is_left_out(
 
 @requirement("6.1-output")
 async def test_without_hooks_output_is_left_alone(
-    make_session: Callable[..., Session], context: str, capsys: pytest.CaptureFixture[str]
+    make_session: Callable[..., AnySession], context: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sys.stdout, asyncio.get_running_loop().get_task_factory()
     session = make_session(hooks=False)
@@ -268,7 +272,7 @@ async def test_without_hooks_output_is_left_alone(
 
 @requirement("events")
 async def test_events_come_in_order(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session("named", transport=transport)
     session.update_namespace({"x": 1, "y": 2}, "the test")
@@ -311,7 +315,7 @@ async def test_events_come_in_order(
 
 @requirement("events")
 async def test_a_finished_event_agrees_with_the_result(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
     result = await session.run(
@@ -327,7 +331,7 @@ async def test_a_finished_event_agrees_with_the_result(
 
 @requirement("events")
 async def test_events_are_plain_data(
-    make_session: Callable[..., Session], transport: MemoryTransport, context: str
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
 ) -> None:
     session = make_session(transport=transport)
     await session.run("print('é\\udcff')\nobject()", context=context)
@@ -346,7 +350,7 @@ async def test_events_are_plain_data(
 
 @requirement("events")
 async def test_cells_of_concurrent_contexts_keep_their_own_order(
-    make_session: Callable[..., Session], transport: MemoryTransport
+    make_session: Callable[..., AnySession], transport: MemoryTransport
 ) -> None:
     session = make_session(transport=transport)
     await asyncio.gather(
@@ -403,7 +407,7 @@ class Slow:
 
 @requirement("bad-transport")
 async def test_a_transport_that_raises_does_not_harm_the_cell(
-    make_session: Callable[..., Session], context: str, caplog: pytest.LogCaptureFixture
+    make_session: Callable[..., AnySession], context: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     transport = Faulty()
     session = make_session(transport=transport)
@@ -411,12 +415,11 @@ async def test_a_transport_that_raises_does_not_harm_the_cell(
         result = await session.run("print('x')\ny = 1\ny", context=context)
     assert (result.status, result.value, result.stdout) == ("ok", 1, "x\n")
     assert transport.calls == 3
-    assert session.executor.emitter.failures == 3
 
 
 @requirement("bad-transport")
 async def test_a_slow_transport_slows_its_cell_only(
-    make_session: Callable[..., Session],
+    make_session: Callable[..., AnySession],
 ) -> None:
     transport = Slow()
     session = make_session(transport=transport)
@@ -439,13 +442,13 @@ async def test_something_that_is_no_transport_is_refused() -> None:
 
 @requirement("events")
 async def test_the_debug_log_and_the_event_say_who_updated_which_names(
-    make_session: Callable[..., Session],
+    make_session: Callable[..., AnySession],
     transport: MemoryTransport,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     session = make_session(transport=transport)
     with caplog.at_level(logging.DEBUG, logger="isthmus"):
-        session.manager.update_namespace({"first_name": 1}, source_context="the planner")
+        session.update_namespace({"first_name": 1}, source_context="the planner")
     assert [it.source_context for it in transport.of_type(NamespaceUpdated)] == ["the planner"]
     assert any(
         "the planner" in it.getMessage() and "first_name" in it.getMessage()
@@ -454,12 +457,8 @@ async def test_the_debug_log_and_the_event_say_who_updated_which_names(
 
 
 @requirement("6.3-tracebacks")
-async def test_a_result_reads_as_text(session: Session, context: str) -> None:
-    class Broken:
-        def __repr__(self) -> str:
-            raise ValueError
-
-    session.update_namespace({"broken": Broken()})
+async def test_a_result_reads_as_text(session: AnySession, context: str) -> None:
+    await session.execute("class Broken:\n    def __repr__(self): raise ValueError")
     result = await session.run("def f(): return 1 / 0\nf()", context=context)
     assert result.traceback is not None
     lines = result.traceback.splitlines()
@@ -470,5 +469,5 @@ async def test_a_result_reads_as_text(session: Session, context: str) -> None:
     assert result.traceback.count("File ") == 2, "frames of the cell alone"
     assert (result.value_repr, (await session.run("1")).traceback) == (None, None)
     assert (await session.run("[1]", context=context)).value_repr == "[1]"
-    broken = (await session.run("broken", context=context)).value_repr
-    assert broken == "<Broken whose __repr__ raised ValueError>"
+    broken = (await session.run("Broken()", context=context)).value_repr
+    assert broken is not None and "Broken" in broken

@@ -8,23 +8,31 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
-from isthmus import BlockingSession, CellInterrupted, Session
+from either_home import Flag
+from isthmus import AnySession, BlockingSession, CellInterrupted
 from support import LoopThread, on_one_loop
 
 requirement = pytest.mark.requirement
 
-WAITS = "begun.set()\nawait asyncio.sleep(60)"
-COMPUTES = "begun.set()\nwhile True: pass"
+WAITS = "begun()\nawait asyncio.sleep(60)"
+COMPUTES = "import threading\nthreading.Thread(target=begun).start()\nwhile True: pass"
 
 Interrupt = Callable[[], object]
 
 
+class Waits(Protocol):
+    """What says that a cell has begun."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for it; whether it came in time."""
+
+
 @contextmanager
-def from_a_thread(interrupt: Interrupt, begun: threading.Event) -> Iterator[None]:
+def from_a_thread(interrupt: Interrupt, begun: Waits) -> Iterator[None]:
     thread = threading.Thread(target=lambda: begun.wait(10) and interrupt())
     thread.start()
     yield
@@ -32,14 +40,14 @@ def from_a_thread(interrupt: Interrupt, begun: threading.Event) -> Iterator[None
 
 
 @contextmanager
-def from_the_loop(interrupt: Interrupt, begun: threading.Event) -> Iterator[None]:
+def from_the_loop(interrupt: Interrupt, begun: Waits) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     with from_a_thread(lambda: loop.call_soon_threadsafe(interrupt), begun):
         yield
 
 
 @contextmanager
-def from_a_signal_handler(interrupt: Interrupt, begun: threading.Event) -> Iterator[None]:
+def from_a_signal_handler(interrupt: Interrupt, begun: Waits) -> Iterator[None]:
     handled = threading.Event()
 
     def handle(*_: object) -> None:
@@ -61,7 +69,7 @@ def from_a_signal_handler(interrupt: Interrupt, begun: threading.Event) -> Itera
 
 
 @contextmanager
-def from_another_loop(interrupt: Interrupt, begun: threading.Event) -> Iterator[None]:
+def from_another_loop(interrupt: Interrupt, begun: Waits) -> Iterator[None]:
     with LoopThread() as it, from_a_thread(lambda: it.loop.call_soon_threadsafe(interrupt), begun):
         yield
 
@@ -80,12 +88,11 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("all_of_them", [True, False], ids=["all", "one"])
 async def test_a_cell_is_interrupted_from(
-    session: Session, context: Any, way: str, code: str, all_of_them: bool
+    session: AnySession, context: Any, way: str, code: str, all_of_them: bool
 ) -> None:
     if way == "the loop" and code == COMPUTES and context != "thread":
         pytest.skip("the loop cannot call anything while a cell keeps it")
-    begun, said = threading.Event(), list[object]()
-    session.update_namespace({"begun": begun})
+    begun, said = Flag(session, "begun"), list[object]()
 
     def interrupt() -> None:
         said.append(session.interrupt() if all_of_them else session.interrupt(1))
@@ -107,7 +114,7 @@ def test_a_cell_that_keeps_the_loop_of_a_blocking_session_is_interrupted(
 ) -> None:
     begun = threading.Event()
     with BlockingSession() as session:
-        session.update_namespace({"begun": begun})
+        session.update_namespace({"begun": begun.set})
         with from_a_thread(session.interrupt, begun):
             result = session.run(code, context=context, timeout=20)
         assert result.status in ("cancelled", "interrupted"), result

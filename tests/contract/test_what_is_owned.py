@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from isthmus import LedgerCount, LedgerEntry, Session
+from isthmus import AnySession, LedgerCount, LedgerEntry
 from support import LoopWatch, eventually
 
 requirement = pytest.mark.requirement
@@ -52,22 +52,22 @@ def made(entries: list[LedgerEntry]) -> set[tuple[str, str, int, str, int, str]]
     }
 
 
-def by_kind(session: Session) -> dict[str, int]:
-    counted = Counter(it.kind for it in session.ledger())
+async def by_kind(session: AnySession) -> dict[str, int]:
+    counted = Counter(it.kind for it in await session.ledger())
     return {kind: counted[kind] for kind in ("coroutine", "task", "async generator", "thread")}
 
 
 @requirement("5.1-ledger")
 async def test_the_ledger_names_the_cell_and_the_line(
-    make_session: Callable[..., Session], context: str
+    make_session: Callable[..., AnySession], context: str
 ) -> None:
     session = make_session("demo")
     await session.execute(DEFINITIONS)
     result = await session.run(MAKES, context=context)
-    assert result.error is None and session.namespace["first"] == 0
+    assert result.error is None and await session.get("first") == 0
     here, there = "<demo cell 2>", "<demo cell 1>"
-    kept = session.namespace["t"].get_name() == "mine"
-    assert made(session.ledger()) == {
+    kept = await session.execute("t.get_name()") == "mine"
+    assert made(await session.ledger()) == {
         ("task", "mine" if kept else "", 2, here, 2, "waiting"),
         ("task", "helper" if kept else "", 2, there, 9, "waiting"),
         ("task", "left", 2, here, 4, "waiting"),
@@ -75,16 +75,16 @@ async def test_the_ledger_names_the_cell_and_the_line(
         ("async generator", "count", 2, here, 7, "waiting"),
         ("thread", "T", 2, here, 10, "running"),
     }
-    assert by_kind(session) == session.census()
+    assert await by_kind(session) == await session.census()
     await session.execute("stop.set()\nthread.join()\ngo.set()\nasync for number in g: pass")
     await session.execute("await many[1]['k']\nawait t\nawait h\nawait left")
-    assert session.ledger() == []
-    assert set(session.census().values()) == {0}
+    assert await session.ledger() == []
+    assert set((await session.census()).values()) == {0}
 
 
 @requirement("5.1-ledger")
 async def test_what_the_census_has_found_is_in_the_ledger_afterwards(
-    make_session: Callable[..., Session], context: str
+    make_session: Callable[..., AnySession], context: str
 ) -> None:
     session = make_session("demo")
     await session.execute(DEFINITIONS)
@@ -94,23 +94,23 @@ async def test_what_the_census_has_found_is_in_the_ledger_afterwards(
     await session.execute(
         code + "\nawait Pause()\ninner = asyncio.create_task(work())", context=context
     )
-    assert [it.kind for it in session.ledger()] == ["task"]
-    census = session.census()
+    assert [it.kind for it in await session.ledger()] == ["task"]
+    census = await session.census()
     assert (census["coroutine"], census["async generator"], census["task"]) == (2, 1, 1)
-    assert made(session.ledger()) >= {
+    assert made(await session.ledger()) >= {
         ("coroutine", "work", 2, "<demo cell 2>", 2, "created"),
         ("coroutine", "pause", 2, "<demo cell 2>", 3, "waiting"),
         ("async generator", "count", 1, "<demo cell 1>", 5, "waiting"),
     }
-    assert by_kind(session) == census == session.census()
+    assert await by_kind(session) == census == await session.census()
     await session.execute("box.it.close()\nbox.begun.close()\ndel box")
     gc.collect()
-    assert [it.kind for it in session.ledger()] == ["task"]
+    assert [it.kind for it in await session.ledger()] == ["task"]
 
 
 @requirement("5.1-ledger")
 async def test_libraries_start_tasks_in_the_line_of_their_caller(
-    make_session: Callable[..., Session], context: str
+    make_session: Callable[..., AnySession], context: str
 ) -> None:
     session = make_session("demo")
     await session.execute(DEFINITIONS)
@@ -118,7 +118,7 @@ async def test_libraries_start_tasks_in_the_line_of_their_caller(
     await session.execute(code, context=context)
     await session.execute("group = await asyncio.TaskGroup().__aenter__()\nmine = begin()")
     await session.execute("await Pause()\ngroup.create_task(work())\nNone", context=context)
-    places = [(it.cell, it.filename, it.line) for it in session.ledger()]
+    places = [(it.cell, it.filename, it.line) for it in await session.ledger()]
     assert sorted(places) == [
         (2, "<demo cell 2>", 2),
         (2, "<demo cell 2>", 2),
@@ -130,23 +130,23 @@ async def test_libraries_start_tasks_in_the_line_of_their_caller(
 
 @requirement("5.1-ledger")
 async def test_a_failed_task_stays_until_somebody_asks_for_its_error(
-    session: Session, loop_watch: LoopWatch
+    session: AnySession, loop_watch: LoopWatch
 ) -> None:
     await session.execute("async def fail(): 1 / 0\nt = asyncio.create_task(fail())")
-    await eventually(session.namespace["t"].done)
-    assert [(it.kind, it.state) for it in session.ledger()] == [("task", "failed")]
-    session.namespace["t"].exception()
-    assert session.ledger() == []
+    await eventually((await session.get("t")).done)
+    assert [(it.kind, it.state) for it in await session.ledger()] == [("task", "failed")]
+    (await session.get("t")).exception()
+    assert await session.ledger() == []
     await session.execute("t = asyncio.create_task(fail())")
-    await eventually(session.namespace["t"].done)
+    await eventually((await session.get("t")).done)
     await session.execute("del t")
     await eventually(lambda: loop_watch.complaints)
-    assert session.ledger() == []
+    assert await session.ledger() == []
     assert session.manager.ownership.counts["task"] == LedgerCount(2, 2, 2)
 
 
 @requirement("5.1-weak")
-async def test_what_has_ended_leaves_a_count_and_nothing_else(session: Session) -> None:
+async def test_what_has_ended_leaves_a_count_and_nothing_else(session: AnySession) -> None:
     code = (
         "async def work(): pass\nasync def count():\n    yield 1\n"
         "async def many(number):\n    for _ in range(number):\n"
@@ -158,17 +158,17 @@ async def test_what_has_ended_leaves_a_count_and_nothing_else(session: Session) 
     ownership = session.manager.ownership
     assert ownership.counts["task"] == LedgerCount(4_000, 4_000, 0)
     assert ownership.counts["async generator"] == LedgerCount(4_000, 4_000, 0)
-    assert session.ledger() == [] and not ownership._made
+    assert await session.ledger() == [] and not ownership._made
 
 
 @requirement("5.1-ledger")
-async def test_code_of_the_host_makes_nothing_of_the_sessions(session: Session) -> None:
+async def test_code_of_the_host_makes_nothing_of_the_sessions(session: AnySession) -> None:
     async def count() -> object:
         yield 1
 
     await session.execute("1")
     task = asyncio.create_task(asyncio.sleep(0))
     async for _ in count():
-        assert session.ledger() == []
-        assert set(session.census().values()) == {0}
+        assert await session.ledger() == []
+        assert set((await session.census()).values()) == {0}
     await task

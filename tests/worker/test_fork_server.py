@@ -46,6 +46,15 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def _opened(gate: Path) -> bool:
+    """Let who waits for *gate* go on; whether somebody has begun to."""
+    try:
+        os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
 def _children_of(pid: int | None) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
@@ -253,7 +262,7 @@ async def test_requests_that_the_server_is_too_busy_to_read_are_kept_for_it(
         starts = [asyncio.ensure_future(it.start()) for it in sessions]
         with pytest.raises(WorkerStartError, match="did not answer"):
             await WorkerSession(fork_server=server, start_timeout=0.05).start()
-        gate.write_text("go")
+        await eventually(lambda: _opened(gate))
         await asyncio.gather(*starts)
         assert len(_children_of(server.pid)) == len({it.pid for it in sessions}) == 8
         await asyncio.gather(*(it.close() for it in sessions))

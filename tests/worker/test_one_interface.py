@@ -29,7 +29,7 @@ OF_THE_PROCESS = {"pid", "start", "restart", "unpickle"}
 
 OPTIONS_OF_THE_PROCESS = {
     *("python", "cwd", "env", "limits", "fork_server"),
-    *("start_timeout", "grace_seconds", "unpickle"),
+    *("start_timeout", "grace_seconds", "unpickle", "program"),
 }
 """How that is started, and what it may do."""
 

@@ -230,7 +230,10 @@ async def test_workers_of_a_pool_have_its_limits_and_preloaded_modules() -> None
         pool.session() as session,
     ):
         assert await session.execute("import sys; 'decimal' in sys.modules")
-        assert await session.execute("import resource; resource.getrlimit(7)[0]") == 77
+        ask = "import resource; resource.getrlimit(7)[0]"
+        assert await session.execute(ask) == 77
+        async with pool.session(limits=WorkerLimits(open_files=66)) as lower:
+            assert await lower.execute(ask) == 66
 
 
 @requirement("7.7-pool")

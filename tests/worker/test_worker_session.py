@@ -92,7 +92,7 @@ async def test_errors_of_a_cell_arrive_by_name_with_their_traceback() -> None:
         with pytest.raises(CellExit) as left:
             await session.execute("import sys; sys.exit(3)")
         assert left.value.code == 3
-        with pytest.raises(TypeError, match="source is a str"):
+        with pytest.raises(TypeError, match="source must be a str"):
             await session.run(b"x")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="a context is"):
             await session.run("x", context="fiber")  # type: ignore[arg-type]

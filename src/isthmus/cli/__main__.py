@@ -66,6 +66,10 @@ def main() -> None:
     "--timeout", type=click.FloatRange(min=0, min_open=True), callback=_check_finite,
     metavar="SECONDS", help="Stop a cell that takes longer.",
 )  # fmt: skip
+@click.option(
+    "--worker", is_flag=True,
+    help="Run the cells in a process of their own: what crashes there fails its cell.",
+)  # fmt: skip
 @click.option("--keep-going", is_flag=True, help="Run the cells behind one that has failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one event a line, as JSON.")
 @click.option("--quiet", is_flag=True, help="Print only what the cells print, and errors.")
@@ -75,6 +79,7 @@ def run_command(
     *,
     context: Any,
     timeout: float | None,
+    worker: bool,
     keep_going: bool,
     as_json: bool,
     quiet: bool,
@@ -94,6 +99,9 @@ def run_command(
     started themselves are cancelled at the end, as asyncio.run() does. After a cell that failed, or
     sys.exit(), nothing is waited for.
 
+    With --worker the cells run in a process of their own. One that crashes it fails; --keep-going
+    goes on in another one, with an empty namespace. input() works, and sys.stdin is empty.
+
     Ctrl-C stops the cell and the run; a second one leaves without waiting for clean-up.
 
     Exit status: 0; 1 when a cell or a coroutine left behind has failed; 2 when the input or an
@@ -105,7 +113,7 @@ def run_command(
     program = _load(file, keep_going)
     out, err = Channel(sys.stdout), Channel(sys.stderr)
     report = _make_report(out, err, program, as_json, quiet)
-    options = RunOptions(context, timeout, keep_going, arguments)
+    options = RunOptions(context, timeout, keep_going, arguments, worker)
     sys.exit(run_program(program, options, report, out))
 
 

@@ -62,8 +62,8 @@ class PlainReport(Report):
         if finished is not None and finished.traceback and wants_traceback(result):
             self._channels["stderr"].write(finished.traceback)
         elif result.error is not None and self._quiet and not isinstance(result.error, SystemExit):
-            self.notice(f"cell {result.cell} {outcome(result)}")
-        self._say(f"--- [{result.cell}] {outcome(result)}, {in_words(result.duration)}")
+            self.notice(f"cell {result.cell} {outcome(result, finished)}")
+        self._say(f"--- [{result.cell}] {outcome(result, finished)}, {in_words(result.duration)}")
 
     def coroutine_failed(self, name: str, error: BaseException) -> None:
         """Show the traceback."""

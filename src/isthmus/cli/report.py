@@ -5,11 +5,21 @@ Refuses to know: terminals, formats, how cells run.
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass
 from typing import Protocol
 
-from isthmus import CellResult, CoroutineSettled, Display, Event, MimeBundle, Output
+from isthmus import (
+    CellFinished,
+    CellResult,
+    CoroutineSettled,
+    Display,
+    Event,
+    MimeBundle,
+    Output,
+    RemoteError,
+)
 
 
 class Report(Protocol):
@@ -71,18 +81,31 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def outcome(result: CellResult) -> str:
-    """How a cell ended, in a few words: ``failed: ValueError``, ``interrupted at line 3``."""
+def outcome(result: CellResult, finished: CellFinished | None = None) -> str:
+    """How a cell ended, in a few words: ``failed: ValueError``, ``interrupted at line 3``.
+
+    Arguments:
+        finished: What the session has told of it: the line is there, where the error itself has
+            come from another process.
+    """
     if result.error is None:
         return "ok"
     if result.status == "error":
         if isinstance(result.error, SystemExit):
             return f"exit: {result.error.code!r}"
-        return f"failed: {type(result.error).__name__}"
+        return f"failed: {error_name(result.error)}"
     words = {"timeout": "timed out", "cancelled": "cancelled", "interrupted": "interrupted"}
     line = line_in(result.filename, result.error)
+    if line is None and finished is not None:
+        line = line_told(result.filename, finished.traceback or "")
     where = f" at line {line}" if line else ""
     return words[result.status] + where + ("" if result.stopped else "; its code is still running")
+
+
+def error_name(error: BaseException) -> str:
+    """The name of its class, where it was raised."""
+    name = error.type if isinstance(error, RemoteError) else type(error).__name__
+    return name.rpartition(".")[2]
 
 
 def line_in(filename: str, error: BaseException) -> int | None:
@@ -93,6 +116,12 @@ def line_in(filename: str, error: BaseException) -> int | None:
         if frame.f_code.co_filename == filename
     ]
     return lines[-1] if lines else None
+
+
+def line_told(filename: str, text: str) -> int | None:
+    """The same, from a traceback as Python prints it."""
+    found = re.findall(rf'File "{re.escape(filename)}", line (\d+)', text)
+    return int(found[-1]) if found else None
 
 
 def wants_traceback(result: CellResult) -> bool:
@@ -121,4 +150,6 @@ def as_text(event: Event) -> Event:
 
 def full_traceback(error: BaseException) -> str:
     """The traceback as Python prints it."""
+    if isinstance(error, RemoteError):
+        return error.traceback
     return "".join(traceback.format_exception(error))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
-from isthmus import CellResult, RequestedContext, Session, ThreadAwareLoop
+from isthmus import AnySession, CellResult, RequestedContext, Session, ThreadAwareLoop
 from isthmus.cli.channel import Channel
 from isthmus.cli.program import Program
 from isthmus.cli.report import Report, Tally
@@ -45,12 +45,14 @@ class RunOptions:
             bound.
         keep_going: Run the cells behind one that has failed.
         arguments: What the program sees as ``sys.argv[1:]``.
+        worker: Run the cells in a process of their own.
     """
 
     context: RequestedContext = "async"
     timeout: float | None = None
     keep_going: bool = False
     arguments: tuple[str, ...] = ()
+    worker: bool = False
 
 
 def run_program(program: Program, options: RunOptions, report: Report, out: Channel) -> int:
@@ -60,7 +62,7 @@ def run_program(program: Program, options: RunOptions, report: Report, out: Chan
 
     Threads: the main thread, with no event loop running in it.
     """
-    run = ProgramRun(program, options, report)
+    run = _kind(options)(program, options, report)
     out.on_broken = lambda: run.stop(FAILURE)
     try:
         with (
@@ -76,6 +78,14 @@ def run_program(program: Program, options: RunOptions, report: Report, out: Chan
         report.close()
 
 
+def _kind(options: RunOptions) -> type[ProgramRun]:
+    if not options.worker:
+        return ProgramRun
+    from isthmus.cli.worker_run import WorkerRun  # it builds on this module
+
+    return WorkerRun
+
+
 class ProgramRun:
     """One program on its way through one session."""
 
@@ -84,7 +94,7 @@ class ProgramRun:
         self._options = options
         self._report = report
         self._tally = Tally(len(program.cells))
-        self._session: Session | None = None
+        self._session: AnySession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._given_up = asyncio.Event()
         self._settling = False
@@ -102,7 +112,7 @@ class ProgramRun:
             status = await self._unless_given_up(self._run(session))
         finally:
             await self._close()
-        self.stuck = await _tasks_remain()
+        self.stuck = await _tasks_remain() or self.stuck
         self._tally.seconds = time.monotonic() - started
         if self.stopped_with == INTERRUPTED:
             self._report.notice("interrupted by Ctrl-C")
@@ -141,11 +151,15 @@ class ProgramRun:
             await asyncio.wait({task, waiter}, timeout=STOP_SECONDS)
         return task.result() if task.done() and not task.cancelled() else FAILURE
 
-    def _open(self) -> Session:
+    @property
+    def _session_name(self) -> str:
+        return self._program.path.stem if self._program.path is not None else "stdin"
+
+    def _open(self) -> AnySession:
         """A session whose module is what ``__main__`` would be under ``python FILE``."""
         path = self._program.path
         session = Session(
-            path.stem if path is not None else "stdin",
+            self._session_name,
             transport=self._report,
             context=self._options.context,
             timeout=self._options.timeout,
@@ -158,12 +172,12 @@ class ProgramRun:
         session.namespace["__doc__"] = self._program.docstring
         return session
 
-    async def _run(self, session: Session) -> int:
+    async def _run(self, session: AnySession) -> int:
         """Run the cells, then wait for what they have left behind; the exit status."""
         status = await self._run_cells(session)
         return await self._settle(session) if status is None else status
 
-    async def _run_cells(self, session: Session) -> int | None:
+    async def _run_cells(self, session: AnySession) -> int | None:
         """Run the cells. The exit status, or None when all have succeeded."""
         status = None
         for cell in self._program.cells:
@@ -178,10 +192,8 @@ class ProgramRun:
                     break
         return status
 
-    async def _run_cell(self, session: Session, cell: ScriptCell) -> CellResult:
-        result = await session.run(
-            cell.padded_source, context=cell.context, filename=cell.filename, title=cell.title
-        )
+    async def _run_cell(self, session: AnySession, cell: ScriptCell) -> CellResult:
+        result = await self._result(session, cell)
         self._report.cell_ended(result)
         if result.error is None or _exit_status(result.error) == SUCCESS:
             self._tally.succeeded += 1
@@ -189,26 +201,34 @@ class ProgramRun:
             self._tally.failed += 1
         return result
 
+    async def _result(self, session: AnySession, cell: ScriptCell) -> CellResult:
+        return await session.run(
+            cell.padded_source, context=cell.context, filename=cell.filename, title=cell.title
+        )
+
     def _exit(self, error: SystemExit) -> int:
         """End as ``python FILE`` does: with a number, or with 1 and the message printed."""
         if error.code is not None and not isinstance(error.code, int):
             self._report.notice(str(error.code))
         return _exit_status(error) or SUCCESS
 
-    async def _settle(self, session: Session) -> int:
+    async def _settle(self, session: AnySession) -> int:
         """Wait for coroutines that cells have left behind under a name."""
-        unfinished = [name for name, it in session.pending_coroutines.items() if not _is_done(it)]
-        if unfinished:
-            self._report.notice(f"waiting for what was left behind: {', '.join(unfinished)}")
-        self._settling = True
-        settled = await session.await_pending_coroutines(self._options.timeout)
+        settled = await session.await_pending_coroutines(0)
+        errors = dict(settled.errors)
+        if settled.unfinished:
+            names = ", ".join(settled.unfinished)
+            self._report.notice(f"waiting for what was left behind: {names}")
+            self._settling = True
+            settled = await session.await_pending_coroutines(self._options.timeout)
+            errors |= settled.errors
         if self.stopped_with is not None:
             return self.stopped_with
-        for name, error in settled.errors.items():
+        for name, error in errors.items():
             self._report.coroutine_failed(name, error)
         if settled.unfinished:
             self._report.notice(f"did not end in time: {', '.join(settled.unfinished)}")
-        return FAILURE if settled.errors or settled.unfinished else SUCCESS
+        return FAILURE if errors or settled.unfinished else SUCCESS
 
     async def _close(self) -> None:
         """Close the session and say what would not end. Idempotent."""
@@ -226,10 +246,6 @@ async def _tasks_remain() -> bool:
     for task in tasks:
         task.cancel()
     return bool(tasks and (await asyncio.wait(tasks, timeout=STOP_SECONDS))[1])
-
-
-def _is_done(coroutine: object) -> bool:
-    return isinstance(coroutine, asyncio.Future) and coroutine.done()
 
 
 def _exit_status(error: BaseException) -> int | None:

@@ -25,6 +25,7 @@ from isthmus import (
     CellStarted,
     Event,
     Output,
+    RemoteError,
 )
 from isthmus.cli.channel import Channel
 from isthmus.cli.report import (
@@ -84,9 +85,9 @@ class TerminalReport(Report):
         if result.error is not None and wants_traceback(result):
             self._show_error(result.error)
         elif result.error is not None and self._quiet and not isinstance(result.error, SystemExit):
-            self.notice(f"cell {result.cell} {outcome(result)}")
+            self.notice(f"cell {result.cell} {outcome(result, self._finished)}")
         mark, style = self._marks[result.error is None]
-        words = "" if result.error is None else f"{outcome(result)}, "
+        words = "" if result.error is None else f"{outcome(result, self._finished)}, "
         self._say(Text(f"{mark} {words}{in_words(result.duration)}", style))
 
     def coroutine_failed(self, name: str, error: BaseException) -> None:
@@ -142,6 +143,9 @@ class TerminalReport(Report):
             self._err.write(full_traceback(error))
             return
         self._open_line()
+        if isinstance(error, RemoteError):  # it has no frames here
+            self._console.print(Text(full_traceback(error)), soft_wrap=True)
+            return
         width = min(self._console.width, TRACEBACK_WIDTH)
         try:
             drawn = Traceback.from_exception(

@@ -80,6 +80,29 @@ class CapabilityDescription(msgspec.Struct, frozen=True, omit_defaults=True):
     doc: str | None = None
 
 
+class MainProgram(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What cells see of the program that they are, as under ``python FILE``.
+
+    Attributes:
+        argv: What ``sys.argv`` is: what the program was called, and its arguments.
+        folder: What ``sys.path`` begins with, unless Python is told to add nothing there.
+        doc: What ``__doc__`` is.
+    """
+
+    argv: tuple[str, ...]
+    folder: str = ""
+    doc: str | None = None
+
+
+class ProcessLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a process may use of the machine, as in :class:`isthmus.WorkerLimits`."""
+
+    memory_bytes: int | None = None
+    cpu_seconds: int | None = None
+    open_files: int | None = None
+    processes: int | None = None
+
+
 class Owned(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that the code of a session has made and that has not ended.
 

@@ -14,6 +14,8 @@ from isthmus.wire.parts import (
     CapabilityDescription,
     CellNumber,
     Id,
+    MainProgram,
+    ProcessLimits,
     RequestedContext,
     Seconds,
     Value,
@@ -43,6 +45,8 @@ class Open(Request, frozen=True, tag=True):
         pickle: Whether it takes pickles; otherwise the worker sends plain values and ``repr``.
         slate: The path of a file in memory, on which the worker writes what it holds back; empty
             where there is none.
+        program: The program that the cells are; None where they are none.
+        limits: What the worker may use from now on, where it was started without limits.
     """
 
     name: str = "session"
@@ -59,6 +63,8 @@ class Open(Request, frozen=True, tag=True):
     mime: bool = False
     pickle: bool = True
     slate: str = ""
+    program: MainProgram | None = None
+    limits: ProcessLimits | None = None
 
 
 class Reset(Request, frozen=True, tag=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import MappingProxyType
 from typing import Any
 
@@ -142,12 +142,16 @@ class HostFunction:
             raise LoopError(f"{self._capability.name}() lives on {loop!r}, which does not run")
         return loop
 
-    async def perform(self, call: CapabilityCall) -> Any:
-        """Make *call*, and give its result. On the session's own loop."""
+    def perform(self, call: CapabilityCall) -> Awaitable[Any]:
+        """What to await, on the session's own loop, for *call* to be made.
+
+        Raises:
+            LoopError: The loop of the function does not run.
+        """
         loop = self.home()
         if loop is asyncio.get_running_loop():
-            return await self._perform(call)
-        return await on_loop(loop, awaiting(self._perform, call))
+            return self._perform(call)
+        return on_loop(loop, awaiting(self._perform, call))
 
     async def _call(self, call: CapabilityCall) -> Any:
         result = self._capability.__wrapped__(*call.args, **call.kwargs)

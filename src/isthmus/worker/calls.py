@@ -61,6 +61,8 @@ class Answer(NamedTuple):
     @property
     def value(self) -> Any:
         """The object itself."""
+        if self.message.value is None:
+            return None
         return PackedValue(self.message.value, self.buffers).load(trusted=True)
 
 

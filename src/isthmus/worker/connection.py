@@ -16,7 +16,7 @@ from isthmus.prompt_future import PromptFuture
 from isthmus.remote_failures import error_of
 from isthmus.wire.catalogue import ALL_REPLIES, INTERIM
 from isthmus.wire.codec import Encoder, message_decoder
-from isthmus.wire.conversation import Conversation
+from isthmus.wire.conversation import Conversation, Phase
 from isthmus.wire.frames import Buffer, Bytes, Received
 from isthmus.wire.replies import Failed
 
@@ -184,6 +184,11 @@ class HostConnection(asyncio.BufferedProtocol):
     def is_lost(self) -> bool:
         """Whether nothing can be sent any more."""
         return self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the worker has said its last, and wants to hear no more."""
+        return self._conversation.phase is Phase.CLOSED
 
     def abort(self) -> None:
         """End the connection now. Idempotent."""

@@ -206,16 +206,17 @@ def loaded(packed: PackedValue, unpickle: bool) -> Any:
 
 
 def _error(failure: Failure) -> BaseException:
-    """What ended a cell, as a result has it."""
+    """What ended a cell, as a result has it. Where it is not a description it comes from one."""
     described = error_of(failure)
-    if not isinstance(described, RemoteError):
-        return described
-    name = failure.type_name.removeprefix("builtins.")
-    if name == "SystemExit":
-        same: BaseException = SystemExit(failure.details.get("code"))
-    elif name in _SAME_HERE:
-        same = _SAME_HERE[name](failure.message)
+    if isinstance(described, RemoteError):
+        name = failure.type_name.removeprefix("builtins.")
+        if name == "SystemExit":
+            same: BaseException = SystemExit(failure.details.get("code"))
+        elif name in _SAME_HERE:
+            same = _SAME_HERE[name](failure.message)
+        else:
+            return described
     else:
-        return described
-    same.__cause__ = described
+        same = described
+    same.__cause__ = RemoteError(failure.type_name, failure.message, failure.traceback)
     return same

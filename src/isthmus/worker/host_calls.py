@@ -9,7 +9,7 @@ Threads: the loop's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
@@ -61,6 +61,10 @@ class Result(NamedTuple):
     awaited: bool = False
 
 
+_Perform = Callable[[Any, list[Buffer]], Coroutine[Any, Any, Result]]
+"""Does what a message asks for, given the buffers of its frame."""
+
+
 class HostCalls:
     """The calls and steps of one worker that have no answer yet.
 
@@ -79,34 +83,35 @@ class HostCalls:
         """Take a request, a cancellation, or the end of an object."""
         message = received.message
         if isinstance(message, callbacks.CallCapability):
-            self._begin(message.id, self._call(message, received.buffers))
+            self._begin(received, self._call)
         elif isinstance(message, callbacks.Step):
-            self._begin(message.id, self._step(message, received.buffers))
+            self._begin(received, self._step)
         elif isinstance(message, callbacks.Release):
             self._objects.release(message.object)
         elif (task := self._tasks.get(message.request)) is not None:
-            # Not before it has begun: it is to be answered in any case.
-            asyncio.get_running_loop().call_soon(task.cancel)
+            asyncio.get_running_loop().call_soon(task.cancel)  # once it has begun: it must answer
 
     def end(self, error: BaseException) -> None:
         """The worker has gone, of *error*: cancel what it has asked for, and end what it has used.
 
         Does not wait for any of it.
         """
-        for task in list(self._tasks.values()):
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
             task.cancel()
         self._objects.release_all(error)
 
-    def _begin(self, number: int, work: Coroutine[Any, Any, Result]) -> None:
-        """Have *work* done; its outcome is the answer to the request with this number."""
-        task = asyncio.get_running_loop().create_task(self._answer(number, work))
+    def _begin(self, received: Received[Any], perform: _Perform) -> None:
+        """Have *perform* do what was asked for; its outcome is the answer."""
+        task = asyncio.get_running_loop().create_task(self._answer(received, perform))
         if not task.done():  # by an eager task factory
-            self._tasks[number] = task
+            self._tasks[received.message.id] = task
 
-    async def _answer(self, number: int, work: Coroutine[Any, Any, Result]) -> None:
-        buffers = list[Buffer]()
+    async def _answer(self, received: Received[Any], perform: _Perform) -> None:
+        number, buffers = received.message.id, list[Buffer]()
         try:
-            self._sender.send(self._reply(number, await work, buffers), buffers)
+            result = await perform(received.message, received.buffers)
+            self._sender.send(self._reply(number, result, buffers), buffers)
         except MessageTooLargeError as error:
             self._sender.send(replies.Failed(number, failure_of(error)))
         except GeneratorExit:  # the task is being destroyed
@@ -115,7 +120,8 @@ class HostCalls:
             buffers.clear()  # is for the cell; a SystemExit must not end the host's loop
             self._sender.send(replies.Failed(number, failure_of(error, buffers)), buffers)
         finally:  # a callback of the task would cost a turn of the loop
-            self._tasks.pop(number, None)
+            if self._tasks.get(number) is asyncio.current_task():
+                del self._tasks[number]
 
     def _reply(self, number: int, result: Result, buffers: list[Buffer]) -> Any:
         """The answer with *result*, which is handed out where it cannot be copied."""
@@ -136,7 +142,9 @@ class HostCalls:
 
     async def _call(self, message: callbacks.CallCapability, buffers: list[Buffer]) -> Result:
         function = self._functions.get(message.name)
-        args, kwargs = self._loaded(message.arguments, buffers) or ((), {})
+        args, kwargs = (), {}
+        if message.arguments is not None:
+            args, kwargs = self._loaded(message.arguments, buffers)
         call = CapabilityCall(
             message.name,
             args,

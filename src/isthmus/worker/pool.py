@@ -18,7 +18,8 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any
@@ -36,6 +37,7 @@ from isthmus.errors import (
     WorkerStartError,
 )
 from isthmus.transport import Emitter
+from isthmus.wire.parts import ProcessLimits
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.flight import Flight
 from isthmus.worker.fork_server import ForkServer
@@ -48,7 +50,7 @@ from isthmus.worker.supervisor import Supervisor
 STARTS_AT_ONCE = 4
 """How many workers are on their way at once: more would only share the processors; from the air."""
 
-_OF_THE_POOL = frozenset({"python", "cwd", "env", "limits", "fork_server"})
+_OF_THE_POOL = frozenset({"python", "cwd", "env", "fork_server"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class WorkerPool:
         Arguments:
             name: The session's name.
             options: Those of :class:`WorkerSession`, but for those of the process, which are the
-                pool's.
+                pool's. *limits* can be lower than the pool's, and hold from then on.
 
         Raises:
             TypeError: *options* has one that is the pool's.
@@ -240,7 +242,7 @@ class WorkerPool:
     async def begin(
         self, new: Callable[[], Supervisor], opening: Opening, timeout: float | None
     ) -> Supervisor:
-        """A worker for a session, in which it is open. As :data:`isthmus.worker.lives.Source` says.
+        """A worker for a session, in which it is open: a :data:`~isthmus.worker.lives.Source`.
 
         One that turns out to have died meanwhile is told of by its supervisor, and another taken;
         the last of :attr:`max_size` that do so in a row fails the session.
@@ -485,13 +487,32 @@ class PooledSession(WorkerSession):
     left its place in the pool, too.
     """
 
-    def __init__(self, pool: WorkerPool, name: str = "session", **options: Any) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        name: str = "session",
+        *,
+        limits: WorkerLimits | None = None,
+        **options: Any,
+    ) -> None:
         taken = sorted(_OF_THE_POOL & set(options))
         if taken:
             raise TypeError(f"{', '.join(taken)}: an option of the pool, not of its sessions")
         super().__init__(name, **options)
-        self._lives.source = pool.begin
+        self._lives.source = partial(_begin_within, pool, limits)
         pool.enroll(self)
+
+
+async def _begin_within(
+    pool: WorkerPool,
+    limits: WorkerLimits | None,
+    new: Callable[[], Supervisor],
+    opening: Opening,
+    timeout: float | None,
+) -> Supervisor:
+    """A worker that has *limits* from the session's beginning on, beside those of the pool."""
+    given = None if limits is None else ProcessLimits(**asdict(limits))
+    return await pool.begin(new, lambda: {**opening(), "limits": given}, timeout)
 
 
 def _check_sizes(min_idle: int, max_size: int, max_waiting: int | None) -> None:

@@ -123,8 +123,8 @@ class RemoteCapability(Capability):
         return make
 
 
-def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-    """What is packed of the arguments; nothing where there are none."""
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What there is to send; None without arguments."""
     return (args, kwargs) if args or kwargs else None
 
 

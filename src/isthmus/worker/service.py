@@ -21,6 +21,8 @@ from contextvars import copy_context
 from dataclasses import astuple
 from typing import Any, ClassVar
 
+import msgspec
+
 from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
@@ -36,10 +38,11 @@ from isthmus.session import Session
 from isthmus.values import TEXT_CHARACTERS, PackedValue, pack
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
-from isthmus.wire.parts import Owned, Value
+from isthmus.wire.parts import MainProgram, Owned, Value
 from isthmus.worker.calls import Calls
 from isthmus.worker.capture import Capture
 from isthmus.worker.leaving import leave
+from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.link import Link
 from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import RemoteCapability
@@ -139,9 +142,12 @@ class WorkerExecutor(AsyncExecutor):
         self.service.cell_started(run.number)
 
     def cell_ended(self, run: CellRun) -> None:
-        """Send the outcome. A cell that was given up has been told of."""
+        """Send the outcome, unless cells nested in this one still run: then it waits for them.
+
+        A cell that was given up has been told of.
+        """
         super().cell_ended(run)
-        if not run.abandoned:
+        if not run.abandoned and not run.children:
             self.service.send_outcome(run)
 
     def _emit_finished(self, run: CellRun) -> None:
@@ -340,6 +346,8 @@ class Service:
     def _open(self, message: requests.Open, _: Any, __: Any) -> Any:
         self.tells_all = message.events
         limit = message.output_limit
+        if message.limits is not None:
+            WorkerLimits(**msgspec.structs.asdict(message.limits)).apply()
         transport = LinkTransport(self._link, self._capture, message)
         session = WorkerSideSession(
             message.name,
@@ -355,6 +363,8 @@ class Service:
         )
         self._session, self._opened, self._transport = session, message, transport
         self._executor.service = self
+        if message.program is not None:
+            _be_program(message.program, session.namespace, message.file)
         for description in message.capabilities:
             self._inject_one(description)
         return replies.Done(message.id)
@@ -561,6 +571,16 @@ class Service:
 
     def _report(self, message: requests.Report, _: Any, __: Any) -> Any:
         return replies.Reported(message.id, str(self.session.report()))
+
+
+def _be_program(program: MainProgram, namespace: dict[str, Any], file: str | None) -> None:
+    """Let cells see what a program sees under ``python FILE``."""
+    sys.argv[:] = program.argv
+    if not sys.flags.safe_path:
+        sys.path[0:1] = [program.folder]
+    namespace["__doc__"] = program.doc
+    if file is None:
+        namespace.pop("__file__", None)
 
 
 def _ended(request: int, report: CloseReport) -> replies.Ended:

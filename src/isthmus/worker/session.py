@@ -6,6 +6,7 @@ Refuses to know: bytes, signals.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 import time
 import warnings
@@ -32,9 +33,9 @@ from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.ownership import LedgerEntry
 from isthmus.transport import Emitter, Transport
 from isthmus.values import pack
-from isthmus.wire import callbacks, requests
+from isthmus.wire import callbacks, replies, requests
 from isthmus.wire.frames import Buffer, Received
-from isthmus.wire.parts import NameDescription, Value
+from isthmus.wire.parts import MainProgram, NameDescription, Value
 from isthmus.worker.alarm import Alarm
 from isthmus.worker.answers import (
     AnswerReader,
@@ -102,6 +103,7 @@ class WorkerSession:
         unpickle: Load values that come as pickles. That runs code of the worker's cells in the
             host. Otherwise they stay :class:`PackedValue`, and capabilities refuse them.
         main: Let the session's module be the worker's ``__main__``.
+        program: The program that the cells are: what ``sys.argv`` is, and the like.
 
     Threads: any running loop, for the methods that are awaited; they are done on the loop of the
     session.
@@ -133,6 +135,7 @@ class WorkerSession:
         start_timeout: float = START_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
         unpickle: bool = False,
+        program: MainProgram | None = None,
     ) -> None:
         given, chain = by_name(capabilities), checked_chain(interceptors)
         if input is not None:
@@ -160,6 +163,7 @@ class WorkerSession:
             "hooks": hooks,
             "events": emitter.active,
             "mime": emitter.wants_mime,
+            "program": program,
         }
 
         blocked = options["blocked_seconds"] if emitter.active else None
@@ -181,6 +185,7 @@ class WorkerSession:
             functions.add(each, fn)
         self._read = AnswerReader(unpickle)
         self._number = 0
+        self._closing: asyncio.Task[None] | None = None
         self._close_report: CloseReport | None = None
 
     # -- the process -------------------------------------------------------------------------
@@ -238,7 +243,7 @@ class WorkerSession:
         Cancel: cancels the cell, waits for its end, then goes on.
         """
         if not isinstance(code, str):
-            raise TypeError(f"a cell's source is a str, not a {type(code).__name__}")
+            raise TypeError(f"a cell's source must be a str, not {type(code).__name__}")
         fields = self._fields(context, timeout, concurrent, atomic, title)
         return await self._lives.at_home(
             self._run(requests.RunCell, (), source=code, filename=filename, **fields)
@@ -587,17 +592,34 @@ class WorkerSession:
             timeout: Seconds for each of cells, tasks and thread to end.
 
         Returns:
-            What would not end by itself; it is gone all the same. Idempotent.
+            What would not end by itself; it is gone all the same. Idempotent: a second call gives
+            the first one's report, also while that one is still at work.
+
+        A cell on whose behalf a function of the host calls this ends with the session.
 
         Cancel: the process is killed.
         """
-        return await self._lives.at_home(self._close(timeout))
-
-    async def _close(self, timeout: float) -> CloseReport:
-        ended = await self._lives.close(timeout)
-        if ended is not None:
-            self._close_report = report_of(ended)
+        if self._close_report is None:
+            await self._lives.at_home(self._close(timeout))
         return self._close_report or CloseReport()
+
+    async def _close(self, timeout: float) -> None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._end(timeout))
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            if not self._calling_cell():  # else it is that cell's end which cancels
+                self._closing.cancel()
+                await asyncio.wait({self._closing})
+            raise
+
+    async def _end(self, timeout: float) -> None:
+        ended: replies.Ended | None = None
+        try:
+            ended = await self._lives.close(timeout)
+        finally:
+            self._close_report = CloseReport() if ended is None else report_of(ended)
 
     async def __aenter__(self) -> WorkerSession:
         """Start the process; where that fails or is cancelled, nothing is left of it."""
@@ -640,5 +662,7 @@ def _packed(value: object, buffers: list[Buffer], what: str) -> Value:
     """*value* for the worker, in a form from which it can be made again."""
     packed = pack(value, buffers, trusted=True)
     if packed.kind == "repr":
+        if inspect.iscoroutine(value):
+            value.close()
         raise TypeError(f"{what} cannot be sent to the worker: {packed.problem}")
     return packed

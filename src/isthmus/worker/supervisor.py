@@ -224,7 +224,7 @@ class Supervisor:
 
     def send(self, message: Any, buffers: Sequence[Buffer] = ()) -> None:
         """Send what has no answer; nothing where there is nobody to hear it."""
-        if self.death is None and not self._is_lost:
+        if self.death is None and not self._is_lost and not self._connection.is_over:
             self._connection.send(message, buffers)
 
     def _take(self, received: Received[Any]) -> None:

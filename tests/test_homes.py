@@ -1,0 +1,59 @@
+"""The list of tests that run over one home only is true."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from homes import HERE_ONLY, Reason
+
+_TESTS = Path(__file__).parent
+
+LISTED = [
+    (file, test, reason)
+    for reason, files in HERE_ONLY.items()
+    for file, tests in files.items()
+    for test in tests
+]
+
+
+@cache
+def definitions(file: str) -> dict[str, str]:
+    """The source of each function and class of *file*, by name."""
+    path = next(it for it in (_TESTS / "contract" / file, _TESTS / file) if it.exists())
+    lines = path.read_text().splitlines()
+    return {
+        node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+
+
+def code_of(test: str, there: dict[str, str]) -> Iterator[str]:
+    """The source of *test*, and of what it uses of its file."""
+    waiting, seen = [test], {test}
+    while waiting:
+        source = there[waiting.pop()]
+        yield source
+        found = set(re.findall(r"\w+", source)) & set(there) - seen
+        seen |= found
+        waiting += found
+
+
+@pytest.mark.requirement("7.1-same-interface")
+@pytest.mark.parametrize(("file", "test", "reason"), LISTED, ids=[test for _, test, _ in LISTED])
+def test_a_test_that_is_listed_is_there_and_its_code_shows_why(
+    file: str, test: str, reason: Reason
+) -> None:
+    there = definitions(file)
+    assert test in there, "there is no such test any more"
+    code = "\n".join(code_of(test, there))
+    assert re.search(r"\b(make_session|session)\b", there[test]), (
+        "it has no session of the fixtures"
+    )
+    assert re.search(reason.shown_by, code), f"nothing in it shows that {reason.text}"
