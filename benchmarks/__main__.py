@@ -16,6 +16,7 @@ from benchmarks.measure import Figure, table
 from benchmarks.memory import idle_session
 from benchmarks.output import output
 from benchmarks.ownership import many_tasks, open_and_close, trivial_cells
+from benchmarks.pool import cold_start, pool
 from benchmarks.stalls import longest_stall
 from benchmarks.worker import worker
 
@@ -26,6 +27,7 @@ GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
     "output": (output,),
     "interrupts": (interrupts,),
     "ownership": (trivial_cells, many_tasks, open_and_close),
+    "pool": (pool, cold_start),
     "worker": (worker,),
 }
 """Memory first: later cases leave memory that the allocator keeps."""

@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from isthmus import ThreadAwareLoop
+from isthmus import ThreadAwareLoop, WorkerSession
 
 WAIT_SECONDS = 5.0
 """The bound of every single wait in a test."""
@@ -38,6 +38,9 @@ TEST_SECONDS = 10.0
 """The bound of one whole async test."""
 
 CONTEXTS = ("async", "thread", "sync")
+NewWorker = Callable[..., WorkerSession]
+"""Makes sessions in workers."""
+
 PAIRS = [(first, second) for first in CONTEXTS for second in CONTEXTS]
 
 

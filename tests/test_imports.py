@@ -191,15 +191,46 @@ def test_all_is_sorted_and_complete() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
+    imported -= {"TYPE_CHECKING", "import_module"}
     assert imported == set(names)
     assert all(hasattr(isthmus, name) for name in names)
+    assert set(names) <= set(dir(isthmus))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        isthmus.nothing  # type: ignore[attr-defined]
+
+
+@requirement("9-public-names")
+def test_type_checkers_and_python_find_each_public_name_in_the_same_module() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    told = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("isthmus.")
+        for alias in node.names
+    }
+    assert told == isthmus._MODULES
+
+
+@requirement("9-public-names")
+def test_importing_the_package_imports_nothing_else_of_it() -> None:
+    program = """
+        import sys
+        import isthmus
+        print([it for it in sys.modules if it.startswith("isthmus.")], "asyncio" in sys.modules)
+        from isthmus import SessionClosedError
+        print([it for it in sys.modules if it.startswith("isthmus.")])
+        """
+    ended = run_in_child(program)
+    assert ended.stdout == "[] False\n['isthmus.errors']\n", ended
 
 
 @requirement("9-public-names")
 def test_the_package_only_re_exports() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     kinds = {type(node).__name__ for node in tree.body}
-    assert kinds <= {"Expr", "ImportFrom", "Assign"}
+    assert kinds == {"Expr", "ImportFrom", "Assign", "If"}
+    made = {it.name for it in ast.walk(tree) if isinstance(it, ast.FunctionDef | ast.ClassDef)}
+    assert made == {"__getattr__", "__dir__"}
 
 
 def _public() -> Iterator[tuple[str, object]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
@@ -19,7 +20,6 @@ from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, ModuleType
 from typing import Any
 
@@ -30,7 +30,7 @@ from isthmus.task_factory import belongs_to_task, with_portal
 REACH_OBJECTS = 2_000
 """How many objects :func:`within_reach` looks at: about 2 ms. From the air."""
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = os.path.dirname(__file__)
 
 _AWAITING = {
     CoroutineType: "cr_await",

@@ -18,6 +18,7 @@ import builtins
 import itertools
 import keyword
 import logging
+import os
 import re
 import sys
 import threading
@@ -26,7 +27,6 @@ import typing
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from isthmus.errors import ReservedNameError, UnknownNameError
@@ -43,7 +43,7 @@ _HISTORY_NAMES = ("_", "__", "___")
 BOUND_NAMES = frozenset({"asyncio", *_HISTORY_NAMES})
 """What a namespace binds by itself, so that a capability below it could never be seen."""
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = os.path.dirname(__file__)
 
 _log = logging.getLogger("isthmus.namespace")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from isthmus.async_namespace import AsyncNamespaceManager
 from isthmus.ownership import LedgerEntry, Ownership
@@ -85,7 +84,8 @@ def _left(entries: list[LedgerEntry]) -> Iterator[str]:
 
 def _memory() -> str:
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        with open("/proc/self/statm", "rb") as file:
+            pages = int(file.read().split()[1])
     except OSError:  # pragma: no cover (no Linux)
         return "not known on this system"
     return f"{_bytes(pages * os.sysconf('SC_PAGE_SIZE'))} resident in the whole process"

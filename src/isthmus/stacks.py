@@ -11,11 +11,11 @@ Assumes: the interpreter lock, so that no frame moves while the frames of a thre
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -28,9 +28,9 @@ from isthmus.tracebacks import is_ours
 SHOWN_FRAMES = 30
 """How many of the innermost frames a text shows: more than a screen is not read; from the air."""
 
-_ASYNCIO = str(Path(asyncio.__file__).parent)
+_ASYNCIO = os.path.dirname(asyncio.__file__)
 
-_LIBRARY = (str(Path(asyncio.__file__).parent.parent), "<frozen ")
+_LIBRARY = (os.path.dirname(_ASYNCIO), "<frozen ")
 """Where the files of Python's own library are, and how those are named that it is built with."""
 
 _FINALIZERS = (weakref.__file__, WeakSet.__init__.__code__.co_filename)

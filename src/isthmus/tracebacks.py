@@ -5,11 +5,11 @@ Refuses to know: where the exception came from.
 
 from __future__ import annotations
 
+import os
 import traceback
-from pathlib import Path
 from types import FrameType, TracebackType
 
-_OURS = str(Path(__file__).parent)
+_OURS = os.path.dirname(__file__)
 
 _CHAIN_LIMIT = 100
 """Exceptions of one chain to look at; a chain can be a circle."""

@@ -18,6 +18,7 @@ from isthmus import (
     BlockingSession,
     BlockingWorkerSession,
     DeadlockError,
+    ForkServer,
     RemoteError,
     Session,
     SessionClosedError,
@@ -64,13 +65,15 @@ async def test_each_kind_of_session_is_opened_by_what_it_is_to_be() -> None:
 
 
 @requirement("8-blocking-session", "7.1-same-interface")
-def test_one_program_serves_both_kinds() -> None:
+def test_one_program_serves_both_kinds(fork_server: ForkServer) -> None:
     async def look_up(word: str) -> str:
         await asyncio.sleep(0)
         return word.upper()
 
+    where: dict[bool, dict[str, Any]] = {False: {}, True: {"fork_server": fork_server}}
     for worker in (False, True):
-        with open_session(worker=worker, blocking=True, capabilities=[look_up]) as session:
+        options = {"capabilities": [look_up], **where[worker]}
+        with open_session(worker=worker, blocking=True, **options) as session:
             session.update_namespace({"a": 1})
             session.set("b", [2])
             for context in CONTEXTS:
@@ -109,8 +112,8 @@ def test_one_program_serves_both_kinds() -> None:
 
 
 @requirement("8-blocking-session", "7.5-death")
-def test_deaths_deadlines_and_restarts() -> None:
-    with BlockingWorkerSession() as session:
+def test_deaths_deadlines_and_restarts(fork_server: ForkServer) -> None:
+    with BlockingWorkerSession(fork_server=fork_server) as session:
         pid = session.pid
         assert session.execute("import os; os.getpid()") == pid != os.getpid()
         assert session.run("while True: pass", timeout=0.1).status == "timeout"
@@ -124,14 +127,17 @@ def test_deaths_deadlines_and_restarts() -> None:
 
 
 @requirement("8-blocking-session", "4.5-deadlocks")
-def test_calls_from_its_own_loop_are_refused_and_from_threads_are_nested() -> None:
+def test_calls_from_its_own_loop_are_refused_and_from_threads_are_nested(
+    fork_server: ForkServer,
+) -> None:
     def from_the_loop() -> None:
         session.run("1")
 
     async def from_a_thread() -> Any:
         return await asyncio.to_thread(session.execute, "x + 1")
 
-    with BlockingWorkerSession(capabilities=[from_the_loop, from_a_thread]) as session:
+    tools = [from_the_loop, from_a_thread]
+    with BlockingWorkerSession(capabilities=tools, fork_server=fork_server) as session:
         session.set("x", 1)
         for context in CONTEXTS:
             result = session.run("from_the_loop()", context=context)
@@ -141,8 +147,8 @@ def test_calls_from_its_own_loop_are_refused_and_from_threads_are_nested() -> No
 
 
 @requirement("8-blocking-session")
-def test_a_session_that_is_dropped_ends_its_process() -> None:
-    session = BlockingWorkerSession()
+def test_a_session_that_is_dropped_ends_its_process(fork_server: ForkServer) -> None:
+    session = BlockingWorkerSession(fork_server=fork_server)
     session.start()
     background = session._background
     with pytest.warns(ResourceWarning, match="unclosed blocking worker session"):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from isthmus import Journal, MemoryTransport, Output, RemoteError, WorkerDied, WorkerSession
-from support import CONTEXTS, WAIT_SECONDS, LoopThread, cell, eventually
+from isthmus import Journal, MemoryTransport, Output, RemoteError, WorkerDied
+from support import CONTEXTS, WAIT_SECONDS, LoopThread, NewWorker, cell, eventually
 
 requirement = pytest.mark.requirement
 
@@ -72,10 +72,10 @@ ASYNC_KINDS: dict[str, Callable[..., Any]] = {
 
 
 @requirement("7.4-capabilities")
-async def test_every_kind_of_async_function() -> None:
+async def test_every_kind_of_async_function(new_worker: NewWorker) -> None:
     journal = Journal()
     with LoopThread() as host:
-        async with WorkerSession(interceptors=[journal]) as session:
+        async with new_worker(interceptors=[journal]) as session:
             for context in CONTEXTS:
                 for name, fn in ASYNC_KINDS.items():
                     session.inject_capability("tool", fn)  # not known to be async, once more
@@ -95,8 +95,8 @@ async def test_every_kind_of_async_function() -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_a_thousand_calls_in_flight() -> None:
-    async with WorkerSession(capabilities=[add]) as session:
+async def test_a_thousand_calls_in_flight(new_worker: NewWorker) -> None:
+    async with new_worker(capabilities=[add]) as session:
         for context in CONTEXTS:
             code = "sum(await asyncio.gather(*[add(i) for i in range(1000)]))"
             assert await session.execute(code, context=context) == sum(range(1, 1001))
@@ -164,7 +164,7 @@ def host(request: pytest.FixtureRequest) -> Any:
 
 
 @requirement("7.4-capabilities")
-async def test_async_generators(host: Any) -> None:
+async def test_async_generators(host: Any, new_worker: NewWorker) -> None:
     counters, sources = (
         Counters(),
         (
@@ -178,7 +178,7 @@ async def test_async_generators(host: Any) -> None:
             "it = count(3)\n[await anext(it), *it]",
         ),
     )
-    async with WorkerSession() as session:
+    async with new_worker() as session:
         session.inject_capability("count", counters.count, on_loop=host)
         session.inject_capability("again", counters.again, on_loop=host)
         for context in CONTEXTS:
@@ -190,9 +190,9 @@ async def test_async_generators(host: Any) -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_sync_generators_and_iterators(host: Any) -> None:
+async def test_sync_generators_and_iterators(host: Any, new_worker: NewWorker) -> None:
     counters = Counters()
-    async with WorkerSession() as session:
+    async with new_worker() as session:
         for fn in (counters.count_now, counters.iterator):
             session.inject_capability(fn.__name__, fn, on_loop=host)
         source = cell("""
@@ -215,7 +215,9 @@ async def test_sync_generators_and_iterators(host: Any) -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_a_generator_is_closed_when_a_cell_leaves_it(host: Any) -> None:
+async def test_a_generator_is_closed_when_a_cell_leaves_it(
+    host: Any, new_worker: NewWorker
+) -> None:
     counters = Counters()
     closing = cell("""
         import contextlib
@@ -225,7 +227,7 @@ async def test_a_generator_is_closed_when_a_cell_leaves_it(host: Any) -> None:
             second = await anext(numbers)
         first, second
         """)
-    async with WorkerSession() as session:
+    async with new_worker() as session:
         session.inject_capability("count", counters.count, on_loop=host)
         session.inject_capability("count_now", counters.count_now, on_loop=host)
         for context in CONTEXTS:
@@ -246,7 +248,7 @@ async def test_a_generator_is_closed_when_a_cell_leaves_it(host: Any) -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_errors_are_thrown_into_generators() -> None:
+async def test_errors_are_thrown_into_generators(new_worker: NewWorker) -> None:
     async def careful() -> AsyncIterator[str]:
         """Say what was thrown in."""
         while True:
@@ -266,7 +268,7 @@ async def test_errors_are_thrown_into_generators() -> None:
             found.append(error.args)
         found
         """)
-    async with WorkerSession(capabilities=[careful]) as session:
+    async with new_worker(capabilities=[careful]) as session:
         for context in CONTEXTS:
             found = await session.execute(source, context=context)
             assert found[:3] == ["next", "ValueError('mine', 3)", "next"]
@@ -294,7 +296,7 @@ def make_manager(log: list[str]) -> Any:
 
 
 @requirement("7.4-capabilities")
-async def test_context_managers(host: Any) -> None:
+async def test_context_managers(host: Any, new_worker: NewWorker) -> None:
     log: list[str] = []
 
     @contextlib.contextmanager
@@ -324,7 +326,7 @@ async def test_context_managers(host: Any) -> None:
             raise KeyError("too")
         a, c, f(), await g()
         """)
-    async with WorkerSession() as session:
+    async with new_worker() as session:
         session.inject_capability("manage", make_manager(log), on_loop=host)
         session.inject_capability("manage_now", manage_now, on_loop=host)
         for context in CONTEXTS:
@@ -365,10 +367,12 @@ class Client:
 
 
 @requirement("7.4-capabilities")
-async def test_what_is_entered_when_its_cell_ends_is_left(transport: MemoryTransport) -> None:
+async def test_what_is_entered_when_its_cell_ends_is_left(
+    new_worker: NewWorker, transport: MemoryTransport
+) -> None:
     log: list[str] = []
     tools = {"client": lambda: Client(log)}
-    async with WorkerSession(capabilities=tools, transport=transport) as session:
+    async with new_worker(capabilities=tools, transport=transport) as session:
         for context in CONTEXTS:
             entered = cell("""
                 with client() as c:
@@ -412,7 +416,7 @@ RAISED: dict[str, tuple[BaseException, str]] = {
 
 
 @requirement("7.4-capabilities")
-async def test_an_error_of_the_host_arrives_as_what_it_is() -> None:
+async def test_an_error_of_the_host_arrives_as_what_it_is(new_worker: NewWorker) -> None:
     async def fail(kind: str) -> None:
         await asyncio.sleep(0)
         raise RAISED[kind][0]
@@ -432,7 +436,7 @@ async def test_an_error_of_the_host_arrives_as_what_it_is() -> None:
             except BaseException as error:
                 return repr(error)
         """)
-    async with WorkerSession(capabilities=[fail, fail_now]) as session:
+    async with new_worker(capabilities=[fail, fail_now]) as session:
         await session.execute(source)
         for context in CONTEXTS:
             for kind, (_, text) in RAISED.items():
@@ -442,9 +446,9 @@ async def test_an_error_of_the_host_arrives_as_what_it_is() -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_arguments_that_cannot_be_sent_are_refused_in_the_cell() -> None:
+async def test_arguments_that_cannot_be_sent_are_refused_in_the_cell(new_worker: NewWorker) -> None:
     called: list[Any] = []
-    async with WorkerSession(capabilities={"tool": called.append}) as session:
+    async with new_worker(capabilities={"tool": called.append}) as session:
         for context in CONTEXTS:
             result = await session.run("import threading; tool(threading.Lock())", context=context)
             assert isinstance(result.error, RemoteError)
@@ -453,7 +457,7 @@ async def test_arguments_that_cannot_be_sent_are_refused_in_the_cell() -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_steps_are_cancelled_with_their_cell(host: Any) -> None:
+async def test_steps_are_cancelled_with_their_cell(host: Any, new_worker: NewWorker) -> None:
     started, log = threading.Event(), list[str]()
 
     async def slow() -> AsyncIterator[int]:
@@ -466,7 +470,7 @@ async def test_steps_are_cancelled_with_their_cell(host: Any) -> None:
             log.append("cancelled")
             raise
 
-    async with WorkerSession() as session:
+    async with new_worker() as session:
         session.inject_capability("slow", slow, on_loop=host)
         for context in CONTEXTS:
             for code in ("for x in slow(): pass", "async for x in slow(): pass"):
@@ -481,12 +485,12 @@ async def test_steps_are_cancelled_with_their_cell(host: Any) -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_a_capability_shows_what_it_is() -> None:
+async def test_a_capability_shows_what_it_is(new_worker: NewWorker) -> None:
     async def fetch(url: str, *rest: int, times: int = 1, **more: dict[str, int]) -> list[str]:
         """Fetch it."""
         return [url]
 
-    async with WorkerSession(capabilities={"fetch": fetch}) as session:
+    async with new_worker(capabilities={"fetch": fetch}) as session:
         shown = await session.execute(
             "import inspect\n"
             "repr(fetch), fetch.describe(), str(inspect.signature(fetch)), inspect.getdoc(fetch)"
@@ -504,11 +508,13 @@ async def test_a_capability_shows_what_it_is() -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_a_capability_that_calls_back_into_the_session_is_nested() -> None:
+async def test_a_capability_that_calls_back_into_the_session_is_nested(
+    new_worker: NewWorker,
+) -> None:
     async def run_cell(code: str, context: Any) -> Any:
         return await session.execute(code, context=context)
 
-    async with WorkerSession(capabilities=[run_cell]) as session:
+    async with new_worker(capabilities=[run_cell]) as session:
         with LoopThread() as host:
             session.inject_capability("elsewhere", run_cell, on_loop=host.loop)
             await session.execute("x = 20")
@@ -526,11 +532,11 @@ async def test_a_capability_that_calls_back_into_the_session_is_nested() -> None
 
 
 @requirement("7.4-capabilities")
-async def test_a_cell_may_have_its_session_reset() -> None:
+async def test_a_cell_may_have_its_session_reset(new_worker: NewWorker) -> None:
     async def begin_again() -> bool:
         return (await session.reset()).clean
 
-    async with WorkerSession(capabilities=[begin_again]) as session:
+    async with new_worker(capabilities=[begin_again]) as session:
         for context in CONTEXTS:
             code = "x = 1; clean = await begin_again(); clean, 'x' in globals()"
             assert await session.execute(code, context=context) == (True, False)

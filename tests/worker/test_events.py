@@ -13,7 +13,7 @@ from isthmus import Event, LoopBlocked, MemoryTransport, WorkerSession
 from isthmus.transport import Emitter
 from isthmus.worker.flight import Flight
 from isthmus.worker.standstill import STACK, StandstillWatch
-from support import cell, eventually
+from support import NewWorker, cell, eventually
 
 requirement = pytest.mark.requirement
 
@@ -75,8 +75,10 @@ def _is_event(it: Any) -> bool:
 
 
 @requirement("events", "7.1-same-interface")
-async def test_every_kind_of_event_crosses(transport: MemoryTransport) -> None:
-    async with WorkerSession(transport=transport, blocked_seconds=BLOCKED_SECONDS) as session:
+async def test_every_kind_of_event_crosses(
+    transport: MemoryTransport, new_worker: NewWorker
+) -> None:
+    async with new_worker(transport=transport, blocked_seconds=BLOCKED_SECONDS) as session:
         for number, (name, (source, expected)) in enumerate(CELLS.items(), 1):
             await session.run(cell(source))
             await _expect(transport, name, {"cell": number, **expected})
@@ -97,9 +99,9 @@ async def _expect(transport: MemoryTransport, name: str, fields: dict[str, Any])
 
 @requirement("7.1-same-interface")
 async def test_the_host_tells_of_a_standstill_that_the_worker_cannot_tell(
-    transport: MemoryTransport,
+    transport: MemoryTransport, new_worker: NewWorker
 ) -> None:
-    async with WorkerSession(transport=transport, blocked_seconds=BLOCKED_SECONDS) as session:
+    async with new_worker(transport=transport, blocked_seconds=BLOCKED_SECONDS) as session:
         held = "import ctypes; ctypes.PyDLL(None).usleep(1_500_000)"
         for number in (1, 2):
             await session.run(held)
@@ -151,7 +153,9 @@ async def test_what_the_worker_has_told_itself_the_host_does_not_tell() -> None:
 
 
 @requirement("7.1-same-interface")
-async def test_nobody_looks_for_a_standstill_without_need(transport: MemoryTransport) -> None:
-    async with WorkerSession(transport=transport, blocked_seconds=None) as session:
+async def test_nobody_looks_for_a_standstill_without_need(
+    transport: MemoryTransport, new_worker: NewWorker
+) -> None:
+    async with new_worker(transport=transport, blocked_seconds=None) as session:
         await session.run("import time\ntime.sleep(0.2)")
     assert transport.of_type(LoopBlocked) == []

@@ -9,6 +9,7 @@ import pytest
 
 from isthmus import (
     AnySession,
+    ForkServer,
     LedgerEntry,
     NameDescription,
     RemoteRepr,
@@ -17,7 +18,7 @@ from isthmus import (
     open_session,
 )
 from isthmus.worker.session import ELSEWHERE
-from support import cell
+from support import NewWorker, cell
 
 requirement = pytest.mark.requirement
 
@@ -97,8 +98,9 @@ async def test_what_does_not_cross_says_what_to_do_instead() -> None:
 
 @requirement("7.1-same-interface")
 @pytest.mark.parametrize("worker", [False, True])
-async def test_one_program_serves_both_kinds(worker: bool) -> None:
-    session: AnySession = open_session("demo", worker=worker)
+async def test_one_program_serves_both_kinds(worker: bool, fork_server: ForkServer) -> None:
+    where = {"fork_server": fork_server} if worker else {}
+    session: AnySession = open_session("demo", worker=worker, **where)
     async with session:
         await session.update_namespace({"a": 1})
         source = cell("""
@@ -127,8 +129,8 @@ async def test_one_program_serves_both_kinds(worker: bool) -> None:
 
 
 @requirement("7.1-same-interface")
-async def test_coroutines_that_are_pending_in_a_worker_are_shown() -> None:
-    async with WorkerSession() as session:
+async def test_coroutines_that_are_pending_in_a_worker_are_shown(new_worker: NewWorker) -> None:
+    async with new_worker() as session:
         await session.execute("async def wait(): await asyncio.Event().wait()\nleft = wait()")
         shown = (await session.pending_coroutines)["left"]
         assert isinstance(shown, RemoteRepr)

@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from isthmus import MemoryTransport, Output, OutputDropped, WorkerDied, WorkerSession
+from isthmus import MemoryTransport, Output, OutputDropped, WorkerDied
 from isthmus.live_output import WINDOW_SECONDS
 from isthmus.worker.slate import BYTES, HostSlate, Slate
-from support import CONTEXTS, WAIT_SECONDS, eventually
+from support import CONTEXTS, WAIT_SECONDS, NewWorker, eventually
 
 requirement = pytest.mark.requirement
 
@@ -101,19 +101,21 @@ async def test_what_cannot_be_on_the_slate_is_refused() -> None:
 
 @requirement("7.2-one-thread")
 async def test_where_there_is_no_memory_to_share_nothing_is_held(
-    monkeypatch: pytest.MonkeyPatch, transport: MemoryTransport
+    monkeypatch: pytest.MonkeyPatch, transport: MemoryTransport, new_worker: NewWorker
 ) -> None:
     monkeypatch.setattr("isthmus.worker.slate._FOLDER", "/nowhere")
-    async with WorkerSession(transport=transport) as session:
+    async with new_worker(transport=transport) as session:
         result = await session.run("for n in range(200): print(n)")
     assert result.stdout == "".join(f"{n}\n" for n in range(200))
     assert len(transport.of_type(Output)) == 200
 
 
 @requirement("7.5-death")
-async def test_what_is_held_back_when_the_worker_dies_is_told(transport: MemoryTransport) -> None:
+async def test_what_is_held_back_when_the_worker_dies_is_told(
+    transport: MemoryTransport, new_worker: NewWorker
+) -> None:
     source = "import os\nfor n in range(300): print('line', n)\nos.kill(os.getpid(), 9)"
-    async with WorkerSession(transport=transport) as session:
+    async with new_worker(transport=transport) as session:
         for context in CONTEXTS:
             with pytest.raises(WorkerDied) as died:
                 await session.run(source, context=context)
@@ -125,7 +127,7 @@ async def test_what_is_held_back_when_the_worker_dies_is_told(transport: MemoryT
 
 @requirement("7.2-one-thread")
 async def test_many_lines_come_whole_in_order_and_in_few_events(
-    transport: MemoryTransport,
+    transport: MemoryTransport, new_worker: NewWorker
 ) -> None:
     source = """for n in range(20_000):
     print("ein Zeile für", n)
@@ -135,7 +137,7 @@ async def test_many_lines_come_whole_in_order_and_in_few_events(
         display(n)"""
     expected = "".join(f"ein Zeile für {n}\n" for n in range(20_000))
     errors = "".join(f"error {n}\n" for n in range(0, 20_000, 5_000))
-    async with WorkerSession(transport=transport) as session:
+    async with new_worker(transport=transport) as session:
         for context in CONTEXTS:
             result = await session.run(source, context=context)
             assert (result.stdout, result.stderr) == (expected, errors)
@@ -145,9 +147,9 @@ async def test_many_lines_come_whole_in_order_and_in_few_events(
 
 
 @requirement("7.2-one-thread")
-async def test_two_cells_that_print_at_once_keep_their_lines_apart() -> None:
+async def test_two_cells_that_print_at_once_keep_their_lines_apart(new_worker: NewWorker) -> None:
     source = "for n in range(3_000): print({0!r}, n)"
-    async with WorkerSession() as session:
+    async with new_worker() as session:
         results = await asyncio.gather(
             *(session.run(source.format(it), context="thread", concurrent=True) for it in "ab"),
             session.run(source.format("c")),
@@ -157,14 +159,16 @@ async def test_two_cells_that_print_at_once_keep_their_lines_apart() -> None:
 
 
 @requirement("7.2-one-thread")
-async def test_a_lone_line_is_shown_while_its_cell_goes_on(transport: MemoryTransport) -> None:
+async def test_a_lone_line_is_shown_while_its_cell_goes_on(
+    transport: MemoryTransport, new_worker: NewWorker
+) -> None:
     source = "for n in range(50): print(n)\nprint('lone')\nawait stop()"
     seen = asyncio.Event()
 
     async def stop() -> None:
         await seen.wait()
 
-    async with WorkerSession(transport=transport, capabilities=[stop]) as session:
+    async with new_worker(transport=transport, capabilities=[stop]) as session:
         running = asyncio.ensure_future(session.run(source))
         await eventually(lambda: "lone" in "".join(it.text for it in transport.of_type(Output)))
         seen.set()
@@ -172,7 +176,7 @@ async def test_a_lone_line_is_shown_while_its_cell_goes_on(transport: MemoryTran
 
 
 @requirement("7.3-descriptors")
-async def test_a_child_of_a_cell_leaves_the_slate_alone() -> None:
+async def test_a_child_of_a_cell_leaves_the_slate_alone(new_worker: NewWorker) -> None:
     source = """import os
 for n in range(100): print(n)
 pid = os.fork()
@@ -181,7 +185,7 @@ if pid == 0:
     os._exit(0)
 _ = os.waitpid(pid, 0)
 print("end")"""
-    async with WorkerSession() as session:
+    async with new_worker() as session:
         lines = (await session.run(source)).stdout.splitlines()
     assert [it for it in lines if it != "child"] == [*map(str, range(100)), "end"]
     assert not [it for it in os.listdir("/dev/shm") if it.startswith(f"isthmus-{os.getpid()}-")]

@@ -30,7 +30,7 @@ from isthmus import (
     open_session,
 )
 from isthmus.events import CellFinished, CellStarted, CoroutineAdopted
-from support import CONTEXTS, WAIT_SECONDS, cell, eventually, on_other_loops
+from support import CONTEXTS, WAIT_SECONDS, NewWorker, cell, eventually, on_other_loops
 
 requirement = pytest.mark.requirement
 
@@ -52,8 +52,10 @@ async def test_cells_of_all_contexts_share_one_namespace_in_another_process() ->
 
 
 @requirement("7.1-same-interface")
-async def test_names_functions_and_coroutines_are_reached_from_the_host() -> None:
-    async with WorkerSession() as session:
+async def test_names_functions_and_coroutines_are_reached_from_the_host(
+    new_worker: NewWorker,
+) -> None:
+    async with new_worker() as session:
         session.update_namespace({"a": 1, "b": [2]})  # in its place, whoever awaits it
         assert await session.execute("a + b[0]") == 3
         await session.set("c", {"deep": (1, 2)})
@@ -81,8 +83,8 @@ async def test_names_functions_and_coroutines_are_reached_from_the_host() -> Non
 
 
 @requirement("7.1-same-interface")
-async def test_errors_of_a_cell_arrive_by_name_with_their_traceback() -> None:
-    async with WorkerSession() as session:
+async def test_errors_of_a_cell_arrive_by_name_with_their_traceback(new_worker: NewWorker) -> None:
+    async with new_worker() as session:
         with pytest.raises(RemoteError, match="ZeroDivisionError: division by zero") as raised:
             await session.execute("def f():\n    1 / 0\nf()")
         assert "in f" in raised.value.traceback
@@ -103,8 +105,8 @@ async def test_errors_of_a_cell_arrive_by_name_with_their_traceback() -> None:
 
 
 @requirement("7.4-values")
-async def test_values_cross_plain_or_packed_or_shown() -> None:
-    async with WorkerSession() as session:
+async def test_values_cross_plain_or_packed_or_shown(new_worker: NewWorker) -> None:
+    async with new_worker() as session:
         assert await session.execute("{'a': (1, 2.5, b'x'), 'b': {1, 2}}") == {
             "a": (1, 2.5, b"x"),
             "b": {1, 2},
@@ -123,7 +125,7 @@ async def test_values_cross_plain_or_packed_or_shown() -> None:
         with pytest.raises(TypeError, match="'lock' cannot be sent"):
             session.update_namespace({"fine": 1, "lock": asyncio.get_running_loop()})
         assert "fine" not in await session.snapshot()
-    async with WorkerSession(unpickle=True) as session:
+    async with new_worker(unpickle=True) as session:
         value = await session.execute(
             "class Point:\n    x = 3\nPoint()\n",
         )
@@ -131,7 +133,7 @@ async def test_values_cross_plain_or_packed_or_shown() -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_capabilities_call_back_to_the_host_from_every_context() -> None:
+async def test_capabilities_call_back_to_the_host_from_every_context(new_worker: NewWorker) -> None:
     journal, home = Journal(), asyncio.get_running_loop()
 
     async def fetch(url: str, *, times: int = 1) -> str:
@@ -145,7 +147,7 @@ async def test_capabilities_call_back_to_the_host_from_every_context() -> None:
     def add(a: int, b: int) -> int:
         return a + b
 
-    async with WorkerSession(capabilities=[fetch, add], interceptors=[journal]) as session:
+    async with new_worker(capabilities=[fetch, add], interceptors=[journal]) as session:
         for context in CONTEXTS:
             source = (
                 "[await fetch('a', times=2), add(1, 2), *await asyncio.gather(*map(fetch, 'bc'))]"
@@ -179,7 +181,7 @@ async def test_capabilities_call_back_to_the_host_from_every_context() -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_a_call_of_a_capability_is_cancelled_with_its_cell() -> None:
+async def test_a_call_of_a_capability_is_cancelled_with_its_cell(new_worker: NewWorker) -> None:
     started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def hang() -> None:
@@ -189,7 +191,7 @@ async def test_a_call_of_a_capability_is_cancelled_with_its_cell() -> None:
         finally:
             cancelled.set()
 
-    async with WorkerSession(capabilities=[hang]) as session:
+    async with new_worker(capabilities=[hang]) as session:
         for context in CONTEXTS:
             running = asyncio.ensure_future(session.run("def f(): hang()\nf()", context=context))
             await asyncio.wait_for(started.wait(), WAIT_SECONDS)
@@ -201,11 +203,11 @@ async def test_a_call_of_a_capability_is_cancelled_with_its_cell() -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_a_revoked_capability_is_refused_by_the_host_too() -> None:
+async def test_a_revoked_capability_is_refused_by_the_host_too(new_worker: NewWorker) -> None:
     async def tool() -> int:
         return 1
 
-    async with WorkerSession(capabilities=[tool]) as session:
+    async with new_worker(capabilities=[tool]) as session:
         await session.execute("kept = tool")
         session.revoke_capability("tool")
         result = await session.run("await kept()")
@@ -213,14 +215,14 @@ async def test_a_revoked_capability_is_refused_by_the_host_too() -> None:
 
 
 @requirement("7.4-capabilities")
-async def test_input_is_asked_of_the_host() -> None:
+async def test_input_is_asked_of_the_host(new_worker: NewWorker) -> None:
     asked: list[str] = []
 
     async def answer(prompt: object = "") -> str:
         asked.append(str(prompt))
         return "blue"
 
-    async with WorkerSession(input=answer) as session:
+    async with new_worker(input=answer) as session:
         for context in CONTEXTS:
             assert await session.execute("input('colour? ')", context=context) == "blue"
     assert asked == ["colour? "] * 3
@@ -228,9 +230,9 @@ async def test_input_is_asked_of_the_host() -> None:
 
 @requirement("7.1-same-interface")
 async def test_events_reach_the_transport_output_before_the_outcome(
-    transport: MemoryTransport,
+    transport: MemoryTransport, new_worker: NewWorker
 ) -> None:
-    async with WorkerSession("demo", transport=transport) as session:
+    async with new_worker("demo", transport=transport) as session:
         await session.run("print('one')\nc = asyncio.sleep(0)\n7", title="first")
     kinds = [type(event) for event in transport]
     assert kinds[:4] == [CellStarted, Output, CoroutineAdopted, CellFinished], kinds
@@ -239,7 +241,7 @@ async def test_events_reach_the_transport_output_before_the_outcome(
 
 
 @requirement("7.3-descriptors")
-async def test_what_is_written_to_descriptors_is_the_cells_output() -> None:
+async def test_what_is_written_to_descriptors_is_the_cells_output(new_worker: NewWorker) -> None:
     source = """
         import os, subprocess, sys, ctypes
         print("printed")
@@ -249,7 +251,7 @@ async def test_what_is_written_to_descriptors_is_the_cells_output() -> None:
         os.write(2, b"error\\n")
         print("at the end")
         """
-    async with WorkerSession() as session:
+    async with new_worker() as session:
         for context in CONTEXTS:
             result = await session.run(cell(source), context=context)
             assert result.error is None, result.traceback
@@ -272,10 +274,10 @@ async def test_what_is_written_to_descriptors_is_the_cells_output() -> None:
 
 @requirement("7.2-one-thread")
 async def test_what_was_printed_is_out_while_a_cell_holds_the_interpreter(
-    transport: MemoryTransport,
+    transport: MemoryTransport, new_worker: NewWorker
 ) -> None:
     source = "import ctypes\nfor n in range(100): print(n)\nctypes.PyDLL(None).sleep(1)"
-    async with WorkerSession(transport=transport) as session:
+    async with new_worker(transport=transport) as session:
         running = asyncio.ensure_future(session.run(source))
         while sum(event.text.count("\n") for event in transport.of_type(Output)) < 100:
             assert not running.done()
@@ -285,9 +287,9 @@ async def test_what_was_printed_is_out_while_a_cell_holds_the_interpreter(
 
 @requirement("7.2-one-thread")
 async def test_a_thread_cell_tells_its_outcome_while_another_one_hogs_the_loop(
-    transport: MemoryTransport,
+    transport: MemoryTransport, new_worker: NewWorker
 ) -> None:
-    async with WorkerSession(transport=transport) as session:
+    async with new_worker(transport=transport) as session:
         await session.execute("import threading; go, done = threading.Event(), threading.Event()")
         source = "print('begun')\ngo.wait(20)\nprint('x')\n5"
         thread = asyncio.ensure_future(session.run(source, context="thread", concurrent=True))
@@ -302,11 +304,13 @@ async def test_a_thread_cell_tells_its_outcome_while_another_one_hogs_the_loop(
 
 @on_other_loops
 @requirement("7.1-same-interface")
-async def test_the_kind_of_the_hosts_loop_makes_no_difference(flavour: str) -> None:
+async def test_the_kind_of_the_hosts_loop_makes_no_difference(
+    flavour: str, new_worker: NewWorker
+) -> None:
     async def tool() -> int:
         return 1
 
-    async with WorkerSession(capabilities=[tool]) as session:
+    async with new_worker(capabilities=[tool]) as session:
         assert await session.execute("await tool()") == 1
         with pytest.raises(CellTimeout):
             await session.execute("while True: pass", timeout=0.05)
@@ -315,11 +319,13 @@ async def test_the_kind_of_the_hosts_loop_makes_no_difference(flavour: str) -> N
 
 
 @requirement("7.1-same-interface")
-async def test_a_reset_empties_the_namespace_and_keeps_process_and_capabilities() -> None:
+async def test_a_reset_empties_the_namespace_and_keeps_process_and_capabilities(
+    new_worker: NewWorker,
+) -> None:
     async def tool() -> int:
         return 1
 
-    async with WorkerSession(capabilities=[tool]) as session:
+    async with new_worker(capabilities=[tool]) as session:
         await session.execute(
             "import threading; x = 1; task = asyncio.create_task(asyncio.sleep(60))"
         )

@@ -29,7 +29,6 @@ from types import FrameType
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.worker.capture import Capture
 from isthmus.worker.leaving import leave
-from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.link import Link
 from isthmus.worker.service import Service
 
@@ -47,7 +46,9 @@ def main(arguments: Sequence[str]) -> None:
         arguments: The descriptor; what :meth:`WorkerLimits.to_argument` has written; the reading
             ends of this process's stdout and stderr. All but the first may be left out.
     """
-    if len(arguments) > 1:
+    if len(arguments) > 1 and arguments[1]:
+        from isthmus.worker.limits import WorkerLimits  # few workers have any
+
         WorkerLimits.from_argument(arguments[1]).apply()
     connection, *ends = (_moved(int(it)) for it in (arguments[0], *arguments[2:4]))
     link = Link(socket.socket(fileno=connection))

@@ -49,12 +49,12 @@ class WorkerLimits:
                 raise ValueError(f"{name} must be positive, not {value!r}")
 
     def to_argument(self) -> str:
-        """The limits as the child's command line has them."""
-        return msgspec.json.encode(self).decode()
+        """The limits as the child's command line has them; empty where there are none."""
+        return "" if self == WorkerLimits() else msgspec.json.encode(self).decode()
 
     @classmethod
     def from_argument(cls, text: str) -> WorkerLimits:
-        """The limits that :meth:`to_argument` has written."""
+        """The limits that :meth:`to_argument` has written, of some."""
         return msgspec.json.decode(text, type=cls)
 
     def apply(self) -> None:

@@ -50,6 +50,11 @@ from isthmus.worker.supervisor import Supervisor
 STARTS_AT_ONCE = 4
 """How many workers are on their way at once: more would only share the processors; from the air."""
 
+REPLACEMENT_SECONDS = 0.01
+"""How long after a worker was given to a session another is started in its place, where nobody
+waits for one: starting it at once would take the processor from the session's first cell; from the
+air."""
+
 _OF_THE_POOL = frozenset({"python", "cwd", "env", "fork_server"})
 
 
@@ -179,6 +184,7 @@ class WorkerPool:
         self._waiting: deque[asyncio.Future[_Member]] = deque()
         self._sessions: weakref.WeakSet[PooledSession] = weakref.WeakSet()
         self._all_ended = asyncio.Event()
+        self._replacing: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[PoolReport] | None = None
         self._counts = {"started": 0, "served": 0, "died": 0, "failed": 0}
         self._waited, self._longest_wait = 0.0, 0.0
@@ -304,7 +310,10 @@ class WorkerPool:
                 member.retire.cancel()
             self._in_use.add(member)
             waiter.set_result(member)
-        self._fill()
+        if self._waiting:
+            self._fill()
+        else:
+            self._fill_soon()
 
     def _would_wait(self) -> bool:
         return len(self._idle) <= len(self._waiting)
@@ -316,8 +325,16 @@ class WorkerPool:
 
     # -- starting ----------------------------------------------------------------------------
 
+    def _fill_soon(self) -> None:
+        if self._replacing is None and self._closing is None:
+            loop = asyncio.get_running_loop()
+            self._replacing = loop.call_later(REPLACEMENT_SECONDS, self._fill)
+
     def _fill(self) -> None:
         """Start as many workers as are wanted and allowed."""
+        if self._replacing is not None:
+            self._replacing.cancel()
+            self._replacing = None
         if self._closing is not None:
             return
         wanted = self.min_idle + len(self._waiting) - len(self._idle) - len(self._starts)
@@ -418,6 +435,8 @@ class WorkerPool:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_exception(PoolClosedError("the pool was closed"))
+        if self._replacing is not None:
+            self._replacing.cancel()
         for start in self._starts:
             start.cancel()
         reports = await asyncio.gather(*(it.close(timeout) for it in sessions))

@@ -42,7 +42,6 @@ from isthmus.wire.parts import MainProgram, Owned, Value
 from isthmus.worker.calls import Calls
 from isthmus.worker.capture import Capture
 from isthmus.worker.leaving import leave
-from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.link import Link
 from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import RemoteCapability
@@ -347,6 +346,8 @@ class Service:
         self.tells_all = message.events
         limit = message.output_limit
         if message.limits is not None:
+            from isthmus.worker.limits import WorkerLimits  # few workers have any
+
             WorkerLimits(**msgspec.structs.asdict(message.limits)).apply()
         transport = LinkTransport(self._link, self._capture, message)
         session = WorkerSideSession(

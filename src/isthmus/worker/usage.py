@@ -9,7 +9,6 @@ import re
 import resource
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes of one unit of ``ru_maxrss``."""
@@ -43,7 +42,7 @@ def peak_memory(used: resource.struct_rusage) -> int:
 
 def _resident_bytes() -> int:
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(_text("/proc/self/statm").split()[1])
     except (OSError, IndexError, ValueError):
         return 0
     return pages * resource.getpagesize()
@@ -68,23 +67,28 @@ class OutOfMemoryCount:
 
     def _read(self) -> int:
         try:
-            text = self._path.read_text() if self._path is not None else ""
+            text = _text(self._path) if self._path is not None else ""
         except OSError:
             return 0
         found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
         return int(found[1]) if found else 0
 
 
-def _events_file(pid: int) -> Path | None:
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _events_file(pid: int) -> str | None:
     """Where the kernel counts, in either version of control groups."""
     try:
-        text = Path(f"/proc/{pid}/cgroup").read_text()
+        text = _text(f"/proc/{pid}/cgroup")
     except OSError:
         return None
     for line in text.splitlines():
         _, kinds, group = line.split(":", 2)
         if not kinds:
-            return Path(f"/sys/fs/cgroup{group}/memory.events")
+            return f"/sys/fs/cgroup{group}/memory.events"
         if "memory" in kinds.split(","):
-            return Path(f"/sys/fs/cgroup/memory{group}/memory.oom_control")
+            return f"/sys/fs/cgroup/memory{group}/memory.oom_control"
     return None

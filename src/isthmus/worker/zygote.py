@@ -269,7 +269,7 @@ def main(arguments: Sequence[str]) -> list[str] | None:
 def _warm_up() -> None:
     """Have made what every child would make for its first messages: decoders, above all."""
     message_decoder("worker")
-    WorkerLimits.from_argument(WorkerLimits().to_argument())
+    WorkerLimits.from_argument("{}")
 
 
 def _preloaded(names: Sequence[str]) -> str | None:
