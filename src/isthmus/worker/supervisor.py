@@ -312,10 +312,7 @@ class Supervisor:
         self.is_closing = True
         try:
             if self.death is None:
-                cells = self.flight.cells
-                # All at once, or the next one begins where one has ended; and each, as some may
-                # still be on their way when that is read in the middle of another.
-                for cell in (None, *cells) if cells else ():
+                for cell in reversed(self.flight.cells):  # or the next one begins where one ends
                     self.ask(requests.Interrupt, cell=cell).add_done_callback(look_at)
                 future = self.ask(requests.Close, timeout=timeout)
                 future.add_done_callback(look_at)  # this may be cancelled, and nobody wait for it
