@@ -18,6 +18,7 @@ from benchmarks.output import output
 from benchmarks.ownership import many_tasks, open_and_close, trivial_cells
 from benchmarks.pool import cold_start, pool
 from benchmarks.stalls import longest_stall
+from benchmarks.values import values
 from benchmarks.worker import worker
 
 GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
@@ -27,6 +28,7 @@ GROUPS: dict[str, tuple[Callable[[int], Awaitable[list[Figure]]], ...]] = {
     "output": (output,),
     "interrupts": (interrupts,),
     "ownership": (trivial_cells, many_tasks, open_and_close),
+    "values": (values,),
     "pool": (pool, cold_start),
     "worker": (worker,),
 }

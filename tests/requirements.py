@@ -315,7 +315,15 @@ REQUIREMENTS: dict[str, str] = {
         "Whatever code writes to descriptors 0 to 2, from C and from child processes too, is the "
         "output of its cell, in order; closing them or forking does not touch the wire."
     ),
-    "7.4-values": "Values cross plain, else pickled and packed until asked, else as their repr.",
+    "7.4-values": "Values cross plain, else pickled, else as their repr, and never fail a cell.",
+    "7.4-trust": (
+        "Pickles of a worker are loaded where the host has asked for them, and of one that is not "
+        "trusted none are."
+    ),
+    "7.4-large": (
+        "Large memory is copied once by its sender and mapped by its receiver, in both directions; "
+        "it is freed with the last view, and what is hostile or does not fit is refused by name."
+    ),
     "7.4-capabilities": (
         "Capabilities and input() call back to the host from every context, at the same time, "
         "through the interceptors, and are cancelled with their cell."
@@ -323,6 +331,9 @@ REQUIREMENTS: dict[str, str] = {
     "7.5-death": (
         "Death has a cause (exit code, signal) and carries the last output and the cells; all who "
         "wait hear of it at once; the session can be restarted."
+    ),
+    "7.5-memory": (
+        "A worker that its control group has ended for want of memory is said to have died of that."
     ),
     "7.5-faults": (
         "A worker that ends in any way in any state of the protocol, and a child that does not "

@@ -31,10 +31,10 @@ import pytest
 
 from isthmus import ThreadAwareLoop, WorkerSession
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 10.0
 """The bound of every single wait in a test."""
 
-TEST_SECONDS = 10.0
+TEST_SECONDS = 30.0
 """The bound of one whole async test."""
 
 CONTEXTS = ("async", "thread", "sync")

@@ -1,4 +1,4 @@
-"""Frames: their layout, limits, buffers, descriptors; what is malformed ends in ProtocolError."""
+"""Frames: their layout, limits, buffers; what is malformed ends in ProtocolError."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from isthmus.wire.frames import (
     frame_with_buffers,
     small_frame,
 )
-from isthmus.wire.limits import BUFFERS, DESCRIPTORS, Limits
+from isthmus.wire.limits import BUFFERS, SHARED_BUFFERS, Limits
 from isthmus.wire.replies import Done
 
 requirement = pytest.mark.requirement
@@ -55,12 +55,11 @@ def joined(parts: Iterable[Bytes]) -> bytes:
 def test_the_layout_is_the_one_that_is_documented() -> None:
     assert small_frame(b"body", 1, NO_LIMITS) == b"\xc1\x01\x00\x00\x00\x00\x00\x04body"
     frame = frame_with_buffers(b"body", [b"ab", bytearray(b"cde")], 0, NO_LIMITS)
-    assert joined(frame.parts) == (
+    assert joined(frame) == (
         b"\xc1\x00\x00\x02\x00\x00\x00\x04"
         b"\x00\x00\x00\x00\x00\x00\x00\x02\x40\x00\x00\x00\x00\x00\x00\x03"
         b"bodyabcde"
     )
-    assert frame.descriptors == []
 
 
 @requirement("7.3-frames")
@@ -77,7 +76,7 @@ def test_buffers_come_back_as_bytes_or_as_memory_that_can_be_written_to() -> Non
     fixed, changing = bytes(range(256)) * 20, bytearray(b"x" * 100)
     sent = frame_with_buffers(b"body", [fixed, changing, b""], 0, NO_LIMITS)
     for size in (1, 7, 4096, 1 << 20):
-        data = joined(sent.parts)
+        data = joined(sent)
         pieces = (data[at : at + size] for at in range(0, len(data), size))
         (frame,) = all_frames(a_decoder(), pieces)
         first, second, third = frame.buffers
@@ -91,7 +90,7 @@ def test_what_is_sent_is_the_memory_of_the_object_itself() -> None:
     memory = bytearray(b"before")
     sent = frame_with_buffers(b"", [memory], 0, NO_LIMITS)
     memory[:] = b"after!"
-    assert bytes(sent.parts[1]) == b"after!"
+    assert bytes(sent[1]) == b"after!"
 
 
 @requirement("7.4-buffers")
@@ -99,7 +98,7 @@ def test_what_is_sent_is_the_memory_of_the_object_itself() -> None:
 def test_a_large_buffer_is_read_into_its_own_memory(kind: type[bytes] | type[bytearray]) -> None:
     size = 3 * GROWTH_BYTES + 5
     large = kind((bytes(range(251)) * (size // 251 + 1))[:size])
-    data = memoryview(joined(frame_with_buffers(b"body", [large], 0, NO_LIMITS).parts))
+    data = memoryview(joined(frame_with_buffers(b"body", [large], 0, NO_LIMITS)))
     decoder, at, own_memory = a_decoder(), 0, 0
     held = memoryview(b"")
     while (frame := decoder.next_frame()) is None:
@@ -125,7 +124,7 @@ def test_memory_grows_with_what_has_come_and_not_with_what_is_announced() -> Non
 
 
 def test_messages_after_a_frame_with_buffers_are_read_by_either_way() -> None:
-    first = joined(frame_with_buffers(b"first", [b"x" * 100], 0, NO_LIMITS).parts)
+    first = joined(frame_with_buffers(b"first", [b"x" * 100], 0, NO_LIMITS))
     data = first + small_frame(b"second", 0, NO_LIMITS)
     decoder = a_decoder()
     for at in range(0, len(data), 50):
@@ -138,41 +137,16 @@ def test_messages_after_a_frame_with_buffers_are_read_by_either_way() -> None:
     assert [it.message for it in all_frames(decoder, [b""])] == [(0, b"first"), (0, b"second")]
 
 
-# -- descriptors -----------------------------------------------------------------------------------
+# -- shared memory ---------------------------------------------------------------------------------
 
 
 @requirement("7.4-shared")
-def test_a_shared_buffer_is_a_descriptor_beside_the_stream() -> None:
-    buffers = [b"inline", SharedBuffer(40, 1 << 20), SharedBuffer(41, 8, writable=True)]
-    sent = frame_with_buffers(b"body", buffers, 0, NO_LIMITS)
-    assert sent.descriptors == [40, 41]
-    data, decoder = joined(sent.parts), a_decoder()
-    decoder.feed(data[:1], descriptors=[50, 51])  # the numbers are other ones over there
-    (frame,) = all_frames(decoder, [data[1:]])
-    assert frame.buffers == [
-        b"inline",
-        SharedBuffer(50, 1 << 20),
-        SharedBuffer(51, 8, writable=True),
-    ]
-    assert decoder.take_descriptors() == []
-
-
-@requirement("7.4-shared")
-def test_descriptors_that_belong_to_no_frame_are_given_back() -> None:
-    half = frame_with_buffers(b"body", [SharedBuffer(40, 1), b"inline"], 0, NO_LIMITS)
-    decoder = a_decoder()
-    decoder.feed(half.parts[0], descriptors=[50, 51])
-    assert decoder.next_frame() is None
-    assert sorted(decoder.take_descriptors()) == [50, 51]
-    with pytest.raises(ProtocolError, match="in the middle"):
-        decoder.feed_end()
-
-
-@requirement("7.4-shared")
-def test_a_frame_whose_descriptors_have_not_come_is_refused() -> None:
-    sent = frame_with_buffers(b"body", [SharedBuffer(40, 1)], 0, NO_LIMITS)
-    with pytest.raises(ProtocolError, match="1 descriptors, and 0 came"):
-        all_frames(a_decoder(), sent.parts)
+def test_a_shared_buffer_has_its_size_in_the_table_and_no_bytes_in_the_stream() -> None:
+    buffers = [b"inline", SharedBuffer(1 << 20), SharedBuffer(8, writable=True)]
+    data = joined(frame_with_buffers(b"body", buffers, 0, NO_LIMITS))
+    assert len(data) == 8 + 3 * 8 + len(b"body") + len(b"inline")
+    (frame,) = all_frames(a_decoder(), [data[:1], data[1:]])
+    assert frame.buffers == buffers
 
 
 # -- limits ----------------------------------------------------------------------------------------
@@ -183,9 +157,9 @@ TOO_LARGE = {
     "body": (b"x" * 11, []),
     "body with a buffer": (b"x" * 11, [b""]),
     "buffers' bytes": (b"", [b"x" * 10, b"y" * 11]),
-    "shared bytes": (b"", [SharedBuffer(4, 21)]),
+    "shared bytes": (b"", [SharedBuffer(21)]),
     "number of buffers": (b"", [b""] * (BUFFERS + 1)),
-    "number of descriptors": (b"", [SharedBuffer(4, 0)] * (DESCRIPTORS + 1)),
+    "number of shared buffers": (b"", [SharedBuffer(0)] * (SHARED_BUFFERS + 1)),
 }
 
 
@@ -203,7 +177,7 @@ def test_what_the_other_side_does_not_take_is_not_sent(what: str) -> None:
 @requirement("7.3-limits")
 def test_what_is_within_the_limits_passes() -> None:
     sent = frame_with_buffers(b"x" * 10, [b"y" * 10, b"z" * 10], 0, LIMITS)
-    (frame,) = all_frames(a_decoder(LIMITS), sent.parts)
+    (frame,) = all_frames(a_decoder(LIMITS), sent)
     assert frame.buffers == [b"y" * 10, b"z" * 10]
 
 
@@ -211,7 +185,7 @@ def test_what_is_within_the_limits_passes() -> None:
 def test_a_frame_that_is_too_large_is_refused_by_its_head() -> None:
     with pytest.raises(ProtocolError, match="11 bytes; the limit is 10"):
         all_frames(a_decoder(LIMITS), [small_frame(b"x" * 11, 0, NO_LIMITS)[:8]])
-    announced = frame_with_buffers(b"", [b"x" * 21], 0, NO_LIMITS).parts[0]
+    announced = frame_with_buffers(b"", [b"x" * 21], 0, NO_LIMITS)[0]
     with pytest.raises(ProtocolError, match="21 bytes of buffers; the limit is 20"):
         all_frames(a_decoder(LIMITS), [announced])
 

@@ -138,7 +138,7 @@ def test_a_message_with_buffers_arrives_with_them() -> None:
     update = UpdateNames(1, {"x": Value(buffers=(0,)), "\ud800": Value(buffers=(1,))})
     sent = Encoder().encode_with_buffers(update, [b"first", bytearray(b"second")])
     decoder = message_decoder("worker")
-    for part in sent.parts:
+    for part in sent:
         decoder.feed(part)
     received = decoder.next_frame()
     assert received is not None

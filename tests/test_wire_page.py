@@ -143,7 +143,7 @@ def test_the_numbers_on_the_page_are_those_of_the_code() -> None:
         f"{limits.BODY_BYTES >> 20} MiB",
         f"{limits.BUFFER_BYTES >> 30} GiB",
         f"{limits.BUFFERS} buffers",
-        f"{limits.DESCRIPTORS} descriptors",
+        f"{limits.SHARED_BUFFERS} shared",
         *(f"`{feature}`" for feature in FEATURES),
     ):
         assert text.lower() in PAGE.lower(), text

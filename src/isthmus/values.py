@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus.errors import InternalError, ProtocolError, UntrustedValueError, ValueLoadError
+from isthmus.errors import ProtocolError, UntrustedValueError, ValueLoadError
 from isthmus.tracebacks import safe_repr, safe_str
 from isthmus.wire.frames import Buffer, Bytes, SharedBuffer
 from isthmus.wire.limits import BUFFERS
@@ -209,7 +209,10 @@ class PackedValue:
             raise ProtocolError(f"a value refers to buffer {index} of {len(self._buffers)}")
         buffer = self._buffers[index]
         if isinstance(buffer, SharedBuffer):
-            raise InternalError(f"{buffer} was not mapped; please report this")
+            raise ValueLoadError(
+                f"a value of {buffer.size} bytes has come in memory that this process could not "
+                "map: it has no descriptors or no address space left"
+            )
         return buffer
 
     def _unpickle(self, data: Bytes, buffers: list[Bytes]) -> Any:

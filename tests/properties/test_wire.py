@@ -54,7 +54,7 @@ def test_any_split_of_the_stream_gives_the_same_messages(side: Side, data: st.Da
     stream = b""
     for message, buffers in sent:
         if buffers:
-            parts = Encoder().encode_with_buffers(message, buffers).parts
+            parts = Encoder().encode_with_buffers(message, buffers)
             stream += b"".join(bytes(part) for part in parts)
         else:
             stream += Encoder().encode(message)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from isthmus import Journal, MemoryTransport, Output, RemoteError, WorkerDied
+from isthmus import Journal, LoopError, RemoteError, UntrustedValueError, WorkerDied
 from support import CONTEXTS, WAIT_SECONDS, LoopThread, NewWorker, cell, eventually
 
 requirement = pytest.mark.requirement
@@ -367,25 +367,22 @@ class Client:
 
 
 @requirement("7.4-capabilities")
-async def test_what_is_entered_when_its_cell_ends_is_left(
-    new_worker: NewWorker, transport: MemoryTransport
-) -> None:
+async def test_what_is_entered_when_its_cell_ends_is_left(new_worker: NewWorker) -> None:
     log: list[str] = []
-    tools = {"client": lambda: Client(log)}
-    async with new_worker(capabilities=tools, transport=transport) as session:
+    tools = {"client": lambda: Client(log), "ready": lambda: log.append("ready")}
+    async with new_worker(capabilities=tools) as session:
         for context in CONTEXTS:
             entered = cell("""
                 with client() as c:
                     print(repr(c))
+                    ready()
                     await asyncio.Event().wait()
                 """)
             running = asyncio.ensure_future(session.run(entered, context=context))
-            printed = CONTEXTS.index(context) + 1
-            await eventually(lambda count=printed: len(transport.of_type(Output)) == count)
-            assert log == ["open"]
+            await eventually(lambda: log == ["open", "ready"])
             session.interrupt()
             assert (await running).stdout == "<a client>\n"
-            assert log == ["open", "closed CancelledError"]
+            assert log == ["open", "ready", "closed CancelledError"]
             log.clear()
         with pytest.raises(WorkerDied):
             await session.run("with client(): import os; os._exit(1)")
@@ -448,11 +445,14 @@ async def test_an_error_of_the_host_arrives_as_what_it_is(new_worker: NewWorker)
 @requirement("7.4-capabilities")
 async def test_arguments_that_cannot_be_sent_are_refused_in_the_cell(new_worker: NewWorker) -> None:
     called: list[Any] = []
-    async with new_worker(capabilities={"tool": called.append}) as session:
+    async with new_worker(capabilities={"tool": called.append}, trusted=False) as session:
         for context in CONTEXTS:
             result = await session.run("import threading; tool(threading.Lock())", context=context)
             assert isinstance(result.error, RemoteError)
             assert "the arguments of tool() cannot be sent to the host" in str(result.error)
+            result = await session.run("class Own: pass\ntool(Own())", context=context)
+            assert isinstance(result.error, UntrustedValueError)
+            assert "the arguments of tool() must be plain data" in str(result.error)
     assert called == []
 
 
@@ -540,3 +540,58 @@ async def test_a_cell_may_have_its_session_reset(new_worker: NewWorker) -> None:
         for context in CONTEXTS:
             code = "x = 1; clean = await begin_again(); clean, 'x' in globals()"
             assert await session.execute(code, context=context) == (True, False)
+
+
+# -- where it runs ---------------------------------------------------------------------------------
+
+
+@requirement("7.4-capabilities")
+async def test_it_runs_on_the_loop_where_it_was_registered(new_worker: NewWorker) -> None:
+    found: list[asyncio.AbstractEventLoop] = []
+
+    async def where() -> None:
+        found.append(asyncio.get_running_loop())
+
+    def where_now() -> None:
+        found.append(asyncio.get_running_loop())
+
+    async def inject() -> None:
+        session.inject_capability("there", where)
+        session.inject_capability("there_now", where_now)
+
+    async with new_worker(capabilities={"here": where, "here_now": where_now}) as session:
+        with LoopThread() as host:
+            await host.wait(inject())
+            session.inject_capability("given", where, on_loop=host.loop)
+            for context in CONTEXTS:
+                await session.execute("here(); here_now()", context=context)
+                await session.execute("await there(); there_now(); await given()", context=context)
+                home = asyncio.get_running_loop()
+                assert found == [home, home, host.loop, host.loop, host.loop]
+                found.clear()
+        for context in CONTEXTS:
+            result = await session.run("given()", context=context)
+            assert isinstance(result.error, LoopError)
+            assert "given() lives on" in str(result.error)
+            await session.execute("there()", context=context)
+            assert found == [home]
+            found.clear()
+
+
+@requirement("7.4-capabilities")
+async def test_calls_in_flight_when_the_hosts_loop_ends_are_cancelled(
+    new_worker: NewWorker,
+) -> None:
+    started = threading.Event()
+
+    async def wait() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with new_worker() as session:
+        with LoopThread() as host:
+            session.inject_capability("wait", wait, on_loop=host.loop)
+            running = asyncio.ensure_future(session.run("wait()"))
+            await eventually(started.is_set)
+        assert isinstance((await running).error, asyncio.CancelledError)
+        assert await session.execute("1 + 1") == 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,15 +101,25 @@ async def _expect(transport: MemoryTransport, name: str, fields: dict[str, Any])
 
 @requirement("7.1-same-interface")
 async def test_the_host_tells_of_a_standstill_that_the_worker_cannot_tell(
-    transport: MemoryTransport, new_worker: NewWorker
+    transport: MemoryTransport, new_worker: NewWorker, tmp_path: Path
 ) -> None:
+    os.mkfifo(tmp_path / "gate")
+    gate = os.open(tmp_path / "gate", os.O_RDWR)
+    source = f"""
+        import ctypes, os
+        gate = os.open({str(tmp_path / "gate")!r}, os.O_RDWR)
+        ctypes.PyDLL(None).read(gate, ctypes.create_string_buffer(1), 1)
+        """
     async with new_worker(transport=transport, blocked_seconds=BLOCKED_SECONDS) as session:
-        held = "import ctypes; ctypes.PyDLL(None).usleep(1_500_000)"
         for number in (1, 2):
-            await session.run(held)
-            told = [it for it in transport.of_type(LoopBlocked) if it.cell == number]
-            assert [it.stack for it in told] == [STACK]
+            running = asyncio.ensure_future(session.run(cell(source)))
+            try:
+                await _expect(transport, "LoopBlocked", {"cell": number, "stack": STACK})
+            finally:
+                os.write(gate, b"x")
+            assert (await running).error is None
             await session.list_names()  # its loop has gone round; else it is the same standstill
+    os.close(gate)
 
 
 class Standstill:

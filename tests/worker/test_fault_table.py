@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from isthmus import MemoryTransport, Output, WorkerDied, WorkerLimits, WorkerSession
+from isthmus import ForkServer, MemoryTransport, Output, WorkerDied, WorkerLimits, WorkerSession
 from support import eventually
 
 requirement = pytest.mark.requirement
@@ -66,18 +65,12 @@ STATES: dict[str, list[tuple[str, str]]] = {
 KEEPS_THE_LOOP = {"a sync cell runs", "the loop streams"}
 """Where a callback of the loop never has its turn."""
 
-TELLING = {"idle", "an async cell runs", "a thread streams", "many wait"}
-"""States in which the host has something else to do each: it cannot tell those beyond apart. In
-these a worker ends in all ways; in the others in one that leaves it no time at all, and in one that
-comes through Python."""
-
-
-def rows() -> Iterator[tuple[str, str]]:
-    """The ways and states that go together."""
-    for state in STATES:
-        for way in WAYS if state in TELLING else ("kill -9", "os._exit"):
-            if not (way == "sys.exit" and state in KEEPS_THE_LOOP):
-                yield way, state
+ROWS = [
+    (way, state)
+    for way in WAYS
+    for state in STATES
+    if not (way == "sys.exit" and state in KEEPS_THE_LOOP)
+]
 
 
 class Hang:
@@ -110,13 +103,15 @@ async def errors_of(waiting: list[asyncio.Future[Any]]) -> list[Any]:
 
 
 @requirement("7.5-faults")
-@pytest.mark.parametrize(("way", "state"), list(rows()))
+@pytest.mark.parametrize(("way", "state"), ROWS)
 async def test_a_worker_that_ends_in_any_state_is_a_named_death_for_all_who_wait(
-    way: str, state: str, transport: MemoryTransport
+    way: str, state: str, transport: MemoryTransport, fork_server: ForkServer
 ) -> None:
     source, expected = WAYS[way]
     hang = Hang()
-    async with WorkerSession(capabilities={"hang": hang}, transport=transport) as session:
+    async with WorkerSession(
+        capabilities={"hang": hang}, transport=transport, fork_server=fork_server
+    ) as session:
         await session.execute(FALL.format(source))
         waiting: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(session.run(source, context=context))  # type: ignore[arg-type]
@@ -160,9 +155,9 @@ await asyncio.sleep(0)
 @pytest.mark.parametrize("way", ["kill -9", "os._exit"])
 @pytest.mark.parametrize("end", ["close", "reset"])
 async def test_a_worker_that_ends_while_its_session_does_is_not_waited_for(
-    way: str, end: str, transport: MemoryTransport
+    way: str, end: str, transport: MemoryTransport, fork_server: ForkServer
 ) -> None:
-    async with WorkerSession(transport=transport) as session:
+    async with WorkerSession(transport=transport, fork_server=fork_server) as session:
         await session.execute(FALL.format(WAYS[way][0]))
         await session.execute(STUBBORN)
         pid = session.pid
@@ -179,8 +174,10 @@ async def test_a_worker_that_ends_while_its_session_does_is_not_waited_for(
 
 
 @requirement("7.5-faults")
-async def test_what_a_cell_and_a_thread_exit_is_theirs_and_the_worker_goes_on() -> None:
-    async with WorkerSession() as session:
+async def test_what_a_cell_and_a_thread_exit_is_theirs_and_the_worker_goes_on(
+    fork_server: ForkServer,
+) -> None:
+    async with WorkerSession(fork_server=fork_server) as session:
         for context in ("async", "thread", "sync"):
             result = await session.run("import sys; sys.exit(3)", context=context)  # type: ignore[arg-type]
             assert (result.status, repr(result.error)) == ("error", "SystemExit(3)")

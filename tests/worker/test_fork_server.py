@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -231,6 +232,28 @@ async def test_a_worker_that_cannot_begin_says_why(server: ForkServer, tmp_path:
 
 
 @requirement("7.6-fork-server-fails")
+async def test_a_server_without_descriptors_refuses_a_worker_and_keeps_the_others(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "low.py").write_text(
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with ForkServer(["low"], env=env) as server:
+        sessions: list[WorkerSession] = []
+        with pytest.raises(WorkerStartError, match="no descriptors left"):
+            while len(sessions) < 20:
+                session = WorkerSession(fork_server=server)
+                await session.start()
+                sessions.append(session)
+        assert await sessions[0].execute("1 + 1") == 2
+        await sessions.pop().close()
+        async with WorkerSession(fork_server=server) as session:
+            assert await session.execute("1 + 1") == 2
+        await asyncio.gather(*(it.close() for it in sessions))
+
+
+@requirement("7.6-fork-server-fails")
 async def test_a_server_that_was_killed_takes_its_workers_along_and_is_started_again() -> None:
     with ForkServer() as server:
         async with WorkerSession(fork_server=server) as session:
@@ -266,6 +289,18 @@ async def test_requests_that_the_server_is_too_busy_to_read_are_kept_for_it(
         await asyncio.gather(*starts)
         assert len(_children_of(server.pid)) == len({it.pid for it in sessions}) == 8
         await asyncio.gather(*(it.close() for it in sessions))
+
+
+@requirement("7.6-forked")
+def test_a_server_that_is_dropped_says_so_and_ends() -> None:
+    server = ForkServer()
+    server.start()
+    pid = server.pid
+    assert pid is not None
+    with pytest.warns(ResourceWarning, match="unclosed <isthmus"):
+        del server
+        gc.collect()
+    assert not _runs(pid)
 
 
 @requirement("7.6-forked")

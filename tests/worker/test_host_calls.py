@@ -24,7 +24,7 @@ class Worker:
 
     def __init__(self, **functions: Any) -> None:
         self.answers: list[Any] = []
-        given = HostFunctions("demo", (), unpickle=False)
+        given = HostFunctions("demo", (), trusted=False)
         for name, fn in functions.items():
             given.add(name, fn)
         self.calls = HostCalls(given, self)

@@ -23,7 +23,7 @@ from isthmus.wire import handshake, replies
 from isthmus.wire.codec import Encoder
 from isthmus.wire.limits import Limits
 from isthmus.wire.parts import Value
-from support import WAIT_SECONDS
+from support import WAIT_SECONDS, run_in_child, wait_until
 
 requirement = pytest.mark.requirement
 
@@ -263,3 +263,76 @@ def test_a_host_that_is_stopped_for_a_while_kills_nobody_for_it() -> None:
         host.send_signal(signal.SIGCONT)
         told = host.communicate(timeout=20)[0]
     assert told.split("\n")[:3] == ["timeout True", "interrupted", "5"], told
+
+
+HOST = """
+import asyncio, os, sys
+from isthmus import ForkServer, WorkerSession
+
+BUSY = {
+    "Python": "print('in'); exec('while True: pass')",
+    "C": "print('in'); sum(range(10**12))",  # which holds the interpreter
+    "a child": '''
+import os, subprocess
+print(os.getpid())
+kid = subprocess.Popen(["sleep", "60"])
+forked = os.fork()
+if not forked:
+    __import__("time").sleep(60)
+print(kid.pid, forked)
+await asyncio.sleep(60)
+''',
+    "no cell": "print('in')",
+}
+
+async def main():
+    with ForkServer() as server:
+        said = asyncio.Queue()
+        class Told:
+            lines_at_once = 1
+            def send(self, event):
+                if getattr(event, "stream", "") != "stdout":
+                    return
+                text = event.text
+                print(text.replace("in", "").strip(), flush=True)
+                if text.strip() and ("in" in text or " " in text):
+                    said.put_nowait(text)
+        sessions = []
+        for source in BUSY.values():
+            session = WorkerSession(fork_server=server, transport=Told())
+            await session.start()
+            print(session.pid, flush=True)
+            sessions.append(session)
+            asyncio.ensure_future(session.run(source))
+        for _ in BUSY:
+            await said.get()
+        END
+
+asyncio.run(main())
+"""
+
+ENDS_OF_HOSTS = {
+    "os.kill(os.getpid(), 9)": -signal.SIGKILL,
+    "os._exit(5)": 5,
+    "asyncio.get_running_loop().call_soon(sys.exit, 6); await asyncio.sleep(60)": 6,
+    "sys.exit(7)": 7,
+    "return": 0,
+}
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie that nobody has asked for yet."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+@requirement("7.5-orphans")
+@pytest.mark.parametrize("end", ENDS_OF_HOSTS)
+def test_however_a_host_ends_its_workers_end_whatever_they_do(end: str) -> None:
+    ended = run_in_child(HOST.replace("END", end))
+    assert ended.status == ENDS_OF_HOSTS[end], ended
+    pids = [int(it) for it in ended.stdout.split()]
+    assert len(pids) == 7, ended
+    wait_until(lambda: not any(map(_runs, pids)))

@@ -25,12 +25,12 @@ requirement = pytest.mark.requirement
 LIVE_OBJECTS = {"namespace", "view", "manager", "executor"}
 """What only a session in this process has: the objects themselves, which do not cross."""
 
-OF_THE_PROCESS = {"pid", "start", "restart", "unpickle"}
+OF_THE_PROCESS = {"pid", "start", "restart", "trusted"}
 """What only a worker has: a process, and whether pickles of it are loaded."""
 
 OPTIONS_OF_THE_PROCESS = {
     *("python", "cwd", "env", "limits", "fork_server"),
-    *("start_timeout", "grace_seconds", "unpickle", "program"),
+    *("start_timeout", "grace_seconds", "trusted", "program"),
 }
 """How that is started, and what it may do."""
 

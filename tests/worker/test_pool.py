@@ -7,7 +7,6 @@ import gc
 import os
 import random
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,16 +26,15 @@ from isthmus import (
     WorkerSession,
     WorkerStartError,
 )
-from support import WAIT_SECONDS, LoopThread, eventually
+from support import WAIT_SECONDS, LoopThread, eventually, on_other_loops
 
 requirement = pytest.mark.requirement
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    """One for the pools of all tests."""
-    with ForkServer() as server:
-        yield server
+@pytest.fixture
+def server(fork_server: ForkServer) -> ForkServer:
+    """What forks the workers of all tests."""
+    return fork_server
 
 
 async def _full(pool: WorkerPool) -> None:
@@ -247,6 +245,19 @@ async def test_sessions_and_pools_that_are_dropped_say_so_and_their_workers_end(
             gc.collect()
         async with pool.session() as session:  # its place is free again
             assert await session.execute("1") == 1
+
+
+@on_other_loops
+@requirement("7.7-pool")
+async def test_the_kind_of_the_hosts_loop_makes_no_difference(server: ForkServer) -> None:
+    async with WorkerPool(min_idle=1, max_size=2, fork_server=server) as pool:
+
+        async def user(number: int) -> int:
+            async with pool.session() as session:
+                result: int = await session.execute(f"{number} + 1")
+                return result
+
+        assert await asyncio.gather(*(user(number) for number in range(5))) == [1, 2, 3, 4, 5]
 
 
 STEPS = 60

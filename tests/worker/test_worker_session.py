@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
+from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -26,6 +29,7 @@ from isthmus import (
     Session,
     SessionClosedError,
     UnknownNameError,
+    ValueLoadError,
     WorkerSession,
     open_session,
 )
@@ -104,6 +108,18 @@ async def test_errors_of_a_cell_arrive_by_name_with_their_traceback(new_worker: 
         await session.run("1")
 
 
+HERE_ONLY = """
+import os
+def load(pid):
+    if os.getpid() != pid:
+        raise RuntimeError("not here")
+class Here:
+    def __reduce__(self):
+        return load, (os.getpid(),)
+here = Here()
+"""
+
+
 @requirement("7.4-values")
 async def test_values_cross_plain_or_packed_or_shown(new_worker: NewWorker) -> None:
     async with new_worker() as session:
@@ -111,10 +127,14 @@ async def test_values_cross_plain_or_packed_or_shown(new_worker: NewWorker) -> N
             "a": (1, 2.5, b"x"),
             "b": {1, 2},
         }
-        packed = await session.execute("from decimal import Decimal; Decimal('1.5')")
-        assert isinstance(packed, PackedValue)
-        assert (packed.kind, packed.type) == ("pickle", "decimal.Decimal")
-        assert str(packed.load(trusted=True)) == "1.5"
+        source = "from decimal import Decimal; Decimal('1.5')"
+        assert await session.execute(source) == Decimal("1.5")
+        point = await session.execute("class Point:\n    x = 3\nPoint()")
+        assert point.x == 3
+        packed = (await session.run(HERE_ONLY + "\nHere()")).value
+        assert (type(packed), packed.kind, packed.type) == (PackedValue, "pickle", "__main__.Here")
+        with pytest.raises(ValueLoadError, match="not here"):
+            await session.get("here")
         shown = await session.execute("import threading; threading.Lock()")
         assert isinstance(shown, RemoteRepr)
         assert "lock" in repr(shown)
@@ -125,11 +145,6 @@ async def test_values_cross_plain_or_packed_or_shown(new_worker: NewWorker) -> N
         with pytest.raises(TypeError, match="'lock' cannot be sent"):
             session.update_namespace({"fine": 1, "lock": asyncio.get_running_loop()})
         assert "fine" not in await session.snapshot()
-    async with new_worker(unpickle=True) as session:
-        value = await session.execute(
-            "class Point:\n    x = 3\nPoint()\n",
-        )
-        assert value.x == 3
 
 
 @requirement("7.4-capabilities")
@@ -310,8 +325,21 @@ async def test_the_kind_of_the_hosts_loop_makes_no_difference(
     async def tool() -> int:
         return 1
 
-    async with new_worker(capabilities=[tool]) as session:
+    @contextlib.asynccontextmanager
+    async def items() -> AsyncIterator[AsyncIterator[int]]:
+        async def count() -> AsyncIterator[int]:
+            for number in range(3):
+                await asyncio.sleep(0)
+                yield number
+
+        async with asyncio.timeout(30):  # needs one task for both ends
+            yield count()
+
+    async with new_worker(capabilities=[tool, items]) as session:
         assert await session.execute("await tool()") == 1
+        source = "async with items() as found: it = [x async for x in found]\nit"
+        for context in CONTEXTS:
+            assert await session.execute(source, context=context) == [0, 1, 2]
         with pytest.raises(CellTimeout):
             await session.execute("while True: pass", timeout=0.05)
         await session.restart()

@@ -27,8 +27,8 @@ from isthmus.errors import ProtocolError
 from isthmus.wire.catalogue import SENT_BY, Side, other_side
 from isthmus.wire.frames import (
     Buffer,
+    Bytes,
     FrameDecoder,
-    Outgoing,
     frame_with_buffers,
     small_frame,
 )
@@ -69,8 +69,10 @@ class Encoder:
         except (UnicodeEncodeError, OverflowError):
             return small_frame(_escaped_body(message), ESCAPED, self.limits)
 
-    def encode_with_buffers(self, message: msgspec.Struct, buffers: Sequence[Buffer]) -> Outgoing:
-        """The frame of a message whose values refer to *buffers*, which are not copied.
+    def encode_with_buffers(
+        self, message: msgspec.Struct, buffers: Sequence[Buffer]
+    ) -> list[Bytes]:
+        """The frame of a message whose values refer to *buffers*, which are not copied: its parts.
 
         Raises:
             MessageTooLargeError: It is more than the other side takes.

@@ -3,12 +3,12 @@
     head     magic (1 byte, 0xC1)  flags (1)  number of buffers (2)  bytes of the body (4)
     table    8 bytes for each buffer: its size, with two flags in the highest bits
     body     one message in MessagePack
-    buffers  one after the other, but for those that come as descriptors
+    buffers  one after the other, but for those that are shared
 
 Numbers are unsigned, the most significant byte first.
 
-Refuses to know: messages, and what buffers hold. Descriptors are numbers: passing, mapping and
-closing them is for whoever does I/O.
+Refuses to know: messages, and what buffers hold. Of a shared buffer a frame says no more than its
+size: passing its memory, mapping and freeing it is for whoever does I/O.
 
 Guarantees: any split of the stream gives the same frames; what is received is copied once at most,
 and a buffer not at all when it is read into :meth:`FrameDecoder.get_buffer` (by uvloop once, if it
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import BytesIO
 from typing import Generic, NoReturn, TypeVar
@@ -27,7 +27,7 @@ from typing import Generic, NoReturn, TypeVar
 import msgspec
 
 from isthmus.errors import MessageTooLargeError, ProtocolError
-from isthmus.wire.limits import BUFFERS, DESCRIPTORS, Limits
+from isthmus.wire.limits import BUFFERS, SHARED_BUFFERS, Limits
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ FLAGS = 0x01
 """All flags that a head may have. Their meaning is the codec's."""
 
 SHARED = 1 << 63
-"""In the table: the buffer does not follow; a descriptor comes with the frame."""
+"""In the table: the buffer does not follow; its memory is passed beside the stream."""
 
 WRITABLE = 1 << 62
 """In the table: the buffer belongs to an object that can be changed."""
@@ -70,12 +70,10 @@ class SharedBuffer(msgspec.Struct, frozen=True):
     """A buffer in memory that both sides can map.
 
     Attributes:
-        descriptor: The number of its descriptor, in the process at hand.
         size: Its bytes.
         writable: Whether the object that it belongs to can be changed.
     """
 
-    descriptor: int
     size: int
     writable: bool = False
 
@@ -89,24 +87,11 @@ class Received(msgspec.Struct, Generic[T], frozen=True):
     Attributes:
         message: What was made of its body.
         buffers: What goes with it: ``bytes``, or a writable ``memoryview`` where the table says
-            so; or a :class:`SharedBuffer`, whose descriptor now belongs to who has this.
+            so; or a :class:`SharedBuffer`, in the place of memory that has come beside the stream.
     """
 
     message: T
     buffers: list[Buffer]
-
-
-class Outgoing(msgspec.Struct, frozen=True):
-    """A frame to be sent.
-
-    Attributes:
-        parts: What to write, in this order, without a copy: ``sendmsg`` or ``writelines``. Buffers
-            in it are the objects' own memory: it is to be written before they may change.
-        descriptors: What to pass along with the first byte. They stay the sender's, to be closed.
-    """
-
-    parts: list[Bytes]
-    descriptors: list[int]
 
 
 # -- sending ---------------------------------------------------------------------------------------
@@ -126,8 +111,12 @@ def small_frame(body: bytes, flags: int, limits: Limits) -> bytes:
 
 def frame_with_buffers(
     body: bytes, buffers: Sequence[Buffer], flags: int, limits: Limits
-) -> Outgoing:
+) -> list[Bytes]:
     """A frame with *buffers*.
+
+    Returns:
+        What to write, in this order, without a copy: ``sendmsg`` or ``writelines``. Buffers in it
+        are the objects' own memory: it is to be written before they may change.
 
     Raises:
         MessageTooLargeError: It is more than *limits* allow.
@@ -137,12 +126,11 @@ def frame_with_buffers(
     if len(buffers) > BUFFERS:
         _refuse(f"a message with {len(buffers)} buffers", BUFFERS)
     parts: list[Bytes] = []
-    descriptors: list[int] = []
     table: list[int] = []
-    total = 0
+    shared = total = 0
     for buffer in buffers:
         if isinstance(buffer, SharedBuffer):
-            descriptors.append(buffer.descriptor)
+            shared += 1
             size, flag = buffer.size, SHARED | (WRITABLE if buffer.writable else 0)
         else:
             view = memoryview(buffer).cast("B")
@@ -152,10 +140,10 @@ def frame_with_buffers(
         table.append(size | flag)
     if total > limits.buffer_bytes:
         _refuse(f"a message with {total} bytes of buffers", limits.buffer_bytes)
-    if len(descriptors) > DESCRIPTORS:
-        _refuse(f"a message with {len(descriptors)} descriptors", DESCRIPTORS)
+    if shared > SHARED_BUFFERS:
+        _refuse(f"a message with {shared} shared buffers", SHARED_BUFFERS)
     head = _pack_head(_PLAIN_HEAD | flags << 16 | len(table), len(body))
-    return Outgoing([head + struct.pack(f">{len(table)}Q", *table) + body, *parts], descriptors)
+    return [head + struct.pack(f">{len(table)}Q", *table) + body, *parts]
 
 
 def _refuse(what: str, limit: int) -> NoReturn:
@@ -272,17 +260,14 @@ class FrameDecoder(Generic[T]):
         self._available = 0  # bytes in both
         self._needed = _HEAD_BYTES  # how many of them the next frame takes, as far as is known
         self._partial: _FrameUnderWay[T] | None = None
-        self._descriptors: deque[int] = deque()
         self._scratch = memoryview(b"")
         self._reads_buffer = False
         self._broken: str | None = None
 
     # -- bytes in ----------------------------------------------------------------------------
 
-    def feed(self, data: Bytes, descriptors: Iterable[int] = ()) -> None:
-        """Take bytes that have arrived, and the descriptors that came with them."""
-        if descriptors:
-            self._descriptors.extend(descriptors)
+    def feed(self, data: Bytes) -> None:
+        """Take bytes that have arrived."""
         if self._available:
             self._more.append(bytes(data))
         else:  # most of the time
@@ -306,15 +291,14 @@ class FrameDecoder(Generic[T]):
             self._scratch = memoryview(bytearray(READ_BYTES))
         return self._scratch
 
-    def buffer_updated(self, count: int, descriptors: Iterable[int] = ()) -> None:
+    def buffer_updated(self, count: int) -> None:
         """*count* bytes have been read into what :meth:`get_buffer` gave."""
         if self._reads_buffer and self._partial is not None:
             self._reads_buffer = False
-            self._descriptors.extend(descriptors)
             self._partial.waiting[0][1].advance(count)
             self._partial.settle()
-        elif self._available or self._partial is not None or descriptors:
-            self.feed(bytes(self._scratch[:count]), descriptors)
+        elif self._available or self._partial is not None:
+            self.feed(bytes(self._scratch[:count]))
         else:  # most of the time, and what feed() would do
             self._data, self._at, self._available = bytes(self._scratch[:count]), 0, count
 
@@ -328,16 +312,6 @@ class FrameDecoder(Generic[T]):
             self._refuse_all("the connection ended in the middle of a frame")
         if self._broken is not None:
             raise ProtocolError(self._broken)
-
-    def take_descriptors(self) -> list[int]:
-        """Descriptors that came and belong to no frame that was given: to be closed, at the end."""
-        found = list(self._descriptors)
-        if self._partial is not None:
-            buffers = self._partial.received.buffers
-            found += [it.descriptor for it in buffers if isinstance(it, SharedBuffer)]
-            buffers.clear()
-        self._descriptors.clear()
-        return found
 
     # -- frames out --------------------------------------------------------------------------
 
@@ -395,14 +369,14 @@ class FrameDecoder(Generic[T]):
         if total > self.limits.buffer_bytes:
             limit = self.limits.buffer_bytes
             _break(f"a message with {total} bytes of buffers; the limit is {limit}")
-        shared, came = sum(entry >= SHARED for entry in entries), len(self._descriptors)
-        if shared > min(came, DESCRIPTORS):
-            _break(f"a frame refers to {shared} descriptors, and {came} came with it")
+        shared = sum(entry >= SHARED for entry in entries)
+        if shared > SHARED_BUFFERS:
+            _break(f"a message with {shared} shared buffers; the limit is {SHARED_BUFFERS}")
         self._partial = partial = _FrameUnderWay(received)
         for place, entry in enumerate(entries):
             size, writable = entry & _SIZE, bool(entry & WRITABLE)
             if entry & SHARED:
-                received.buffers.append(SharedBuffer(self._descriptors.popleft(), size, writable))
+                received.buffers.append(SharedBuffer(size, writable))
             else:
                 received.buffers.append(b"")
                 partial.waiting.append((place, _BufferUnderWay(size, writable)))

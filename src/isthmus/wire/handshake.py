@@ -20,10 +20,14 @@ VERSIONS: tuple[int, ...] = (VERSION,)
 """All that this package speaks, the best one first."""
 
 SHARED_BUFFERS = "shared-buffers"
-"""The feature: buffers may come as descriptors of shared memory."""
+"""The feature: buffers may come as descriptors of shared memory, over a channel of its own."""
 
-FEATURES: tuple[str, ...] = (SHARED_BUFFERS,)
-"""All that version 1 has. Who takes part in a connection names those that it has a use for."""
+LIFELINE = "lifeline"
+"""The feature: a pipe whose writing end goes with the host, and with it the worker."""
+
+FEATURES: tuple[str, ...] = (SHARED_BUFFERS, LIFELINE)
+"""All that version 1 has. Who takes part in a connection names those that it has a use for. With
+each of them comes a descriptor, beside the first byte of ``Hello``."""
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):

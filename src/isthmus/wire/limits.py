@@ -19,8 +19,9 @@ BUFFERS = 1000
 """Buffers that go with one message, at most: with the head they fit one ``writev`` (IOV_MAX is
 1024)."""
 
-DESCRIPTORS = 253
-"""Those among them that may come as descriptors: SCM_MAX_FD of Linux."""
+SHARED_BUFFERS = 100
+"""Those among them that may be shared: each may cost the receiver a descriptor. SCM_MAX_FD of Linux
+is 253."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from isthmus.ending import CloseReport
+from isthmus.errors import ValueLoadError
 from isthmus.failures import Kind
 from isthmus.ledger import SettledCoroutines
 from isthmus.ownership import LedgerEntry
@@ -16,7 +17,6 @@ from isthmus.values import PackedValue, RemoteRepr
 from isthmus.wire import replies
 from isthmus.wire.frames import Received
 from isthmus.wire.parts import NameDescription, Value
-from isthmus.worker.flight import loaded
 
 _STAYS = "it belongs to the worker"
 
@@ -25,32 +25,40 @@ class AnswerReader:
     """Reads answers.
 
     Arguments:
-        unpickle: Load values that come as pickles; otherwise they stay packed.
+        trusted: Load values that come as pickles; otherwise they are refused.
     """
 
-    def __init__(self, unpickle: bool) -> None:
-        self._unpickle = unpickle
+    def __init__(self, trusted: bool) -> None:
+        self._trusted = trusted
 
     def value(self, received: Received[replies.Returned]) -> Any:
         """The one value."""
-        return self._loaded(received.message.value, received)
+        return PackedValue(received.message.value, received.buffers).load(trusted=self._trusted)
 
     def snapshot(self, received: Received[replies.Snapshotted]) -> dict[str, Any]:
         """Names and values."""
         values = received.message.values
-        return {name: self._loaded(value, received) for name, value in values.items()}
+        return {name: self.one_of_many(value, received) for name, value in values.items()}
 
     def settled(self, received: Received[replies.Settled]) -> SettledCoroutines:
         """What became of coroutines."""
         message, settled = received.message, SettledCoroutines()
         for name, value in message.results.items():
-            settled[name] = self._loaded(value, received)
+            settled[name] = self.one_of_many(value, received)
         settled.errors.update({name: error_of(it) for name, it in message.errors.items()})
         settled.unfinished = tuple(message.unfinished)
         return settled
 
-    def _loaded(self, value: Value | None, received: Received[Any]) -> Any:
-        return loaded(PackedValue(value, received.buffers), self._unpickle)
+    def one_of_many(self, value: Value, received: Received[Any]) -> Any:
+        """A value beside which there is something else to tell: it stays packed if need be.
+
+        Its ``load()`` says why it could not be loaded.
+        """
+        packed = PackedValue(value, received.buffers)
+        try:
+            return packed.load(trusted=self._trusted)
+        except ValueLoadError:
+            return packed
 
 
 def names_of(received: Received[replies.Viewed]) -> list[NameDescription]:

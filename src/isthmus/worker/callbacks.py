@@ -30,16 +30,16 @@ class HostFunctions:
     Arguments:
         session: The session's name, for interceptors.
         interceptors: What every call passes.
-        unpickle: Load arguments that come as pickles.
+        trusted: Load arguments that come as pickles.
 
     Attributes:
         by_name: The functions, as a session shows them. A live, read-only view.
-        session, unpickle: As they were given.
+        session, trusted: As they were given.
     """
 
-    def __init__(self, session: str, interceptors: tuple[Interceptor, ...], unpickle: bool) -> None:
+    def __init__(self, session: str, interceptors: tuple[Interceptor, ...], trusted: bool) -> None:
         self.session = session
-        self.unpickle = unpickle
+        self.trusted = trusted
         self._interceptors = interceptors
         self._functions: dict[str, HostFunction] = {}
         self._capabilities: dict[str, Capability] = {}

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import fcntl
 import os
 import select
 import signal
@@ -28,12 +27,10 @@ from types import FrameType
 
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.worker.capture import Capture
+from isthmus.worker.descriptors import moved
 from isthmus.worker.leaving import leave
 from isthmus.worker.link import Link
 from isthmus.worker.service import Service
-
-FIRST_DESCRIPTOR = 100
-"""The lowest number that the connection may get; from the air."""
 
 FAREWELL_SECONDS = 0.5
 """How long the loop has to notice that the host has gone before the process ends without it."""
@@ -50,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         from isthmus.worker.limits import WorkerLimits  # few workers have any
 
         WorkerLimits.from_argument(arguments[1]).apply()
-    connection, *ends = (_moved(int(it)) for it in (arguments[0], *arguments[2:4]))
+    connection, *ends = (moved(int(it)) for it in (arguments[0], *arguments[2:4]))
     link = Link(socket.socket(fileno=connection))
     threading.Thread(
         target=_watch_host, args=(link.fileno(),), name="isthmus host watch", daemon=True
@@ -75,17 +72,6 @@ def _leave() -> None:
         with suppress(AttributeError, OSError, ValueError):  # cells have set, or closed, it
             stream.flush()
     os._exit(0)
-
-
-def _moved(descriptor: int) -> int:
-    """*descriptor*, moved to where nobody else finds it."""
-    try:
-        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_DESCRIPTOR)
-    except OSError:  # there may be fewer
-        os.set_inheritable(descriptor, False)
-        return descriptor
-    os.close(descriptor)
-    return moved
 
 
 async def _serve(link: Link, capture: Capture) -> bool:

@@ -8,17 +8,22 @@ Threads: the loop's.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from isthmus.errors import ProtocolError, RemoteError, ValueLoadError
 from isthmus.prompt_future import PromptFuture
 from isthmus.remote_failures import error_of
+from isthmus.wire import handshake
 from isthmus.wire.catalogue import ALL_REPLIES, INTERIM
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation, Phase
-from isthmus.wire.frames import Buffer, Bytes, Received
+from isthmus.wire.frames import Buffer, Bytes, Received, SharedBuffer
 from isthmus.wire.replies import Failed
+from isthmus.worker.companions import HostCompanions
+from isthmus.worker.descriptors import send_along
+from isthmus.worker.shared_memory import MemoryChannel, Parcel
 
 Convert = Callable[[Received[Any]], Any]
 """Makes of an answer what its request was made for."""
@@ -68,6 +73,7 @@ class HostConnection(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self._fault: ProtocolError | None = None
         self._transport: asyncio.Transport | None = None
+        self._companions: HostCompanions | None = None
 
     def serve(
         self,
@@ -102,6 +108,42 @@ class HostConnection(asyncio.BufferedProtocol):
         """Say that nothing more will come."""
         self._on_lost(self._fault)
 
+    # -- the beginning, and memory -----------------------------------------------------------
+
+    def greet(self, wire: socket.socket, software: str) -> None:
+        """Say ``Hello`` on *wire*, before a transport has it: descriptors go with the first byte.
+
+        Raises:
+            OSError: There are no descriptors left.
+        """
+        companions = self._companions = HostCompanions()
+        hello = handshake.Hello(handshake.VERSIONS, companions.features, software=software)
+        self._conversation.send(hello)
+        send_along(wire, self.encoder.encode(hello), companions.theirs)
+        companions.sent()
+
+    def agree(self, welcome: handshake.Welcome) -> None:
+        """The worker has said what it takes."""
+        self.encoder.limits = welcome.limits
+        if self._companions is not None:
+            self._companions.agree(welcome.features)
+
+    @property
+    def _memory(self) -> MemoryChannel | None:
+        return None if self._companions is None else self._companions.memory
+
+    def _fill(self, buffers: list[Buffer]) -> None:
+        """Put memory in the place of buffers that are shared."""
+        if self._memory is not None:
+            self._memory.fill(buffers)
+        elif any(isinstance(it, SharedBuffer) for it in buffers):
+            raise ProtocolError("a frame refers to memory, and there is no channel for it")
+
+    def close(self) -> None:
+        """Close what goes with the connection, which ends a worker that is left. Idempotent."""
+        if self._companions is not None:
+            self._companions.close()
+
     # -- messages ----------------------------------------------------------------------------
 
     def _take_next(self) -> bool:
@@ -115,6 +157,8 @@ class HostConnection(asyncio.BufferedProtocol):
             return False
         message = received.message
         self._conversation.receive(message)
+        if received.buffers:
+            self._fill(received.buffers)
         kind = type(message)
         if kind not in ALL_REPLIES or kind in INTERIM:
             self._on_message(received)
@@ -137,18 +181,33 @@ class HostConnection(asyncio.BufferedProtocol):
         Raises:
             MessageTooLargeError: It is more than the worker takes. Nothing was sent.
         """
-        assert self._transport is not None
-        if not buffers:
-            frame = self.encoder.encode(message)
-            self._conversation.send(message)
-            self._transport.write(frame)
+        if buffers and self._memory is not None:
+            with Parcel(buffers) as parcel:
+                self._send_parcel(message, buffers, parcel, self._memory)
             return
         parts = self._encoded(message, buffers)
         self._conversation.send(message)
-        self._transport.writelines(parts)
+        self._write(parts)
+
+    def _send_parcel(
+        self, message: Any, buffers: Sequence[Buffer], parcel: Parcel, memory: MemoryChannel
+    ) -> None:
+        """Send *message* with the buffers of *parcel*, or if need be with its own *buffers*."""
+        parts = self._encoded(message, parcel.buffers)
+        self._conversation.send(message)
+        self._write(parts if memory.send(parcel) else self._encoded(message, buffers))
+
+    def _write(self, parts: Sequence[Bytes]) -> None:
+        assert self._transport is not None
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        else:
+            self._transport.writelines(parts)
 
     def _encoded(self, message: Any, buffers: Sequence[Buffer]) -> list[Bytes]:
-        parts = self.encoder.encode_with_buffers(message, buffers).parts
+        if not buffers:
+            return [self.encoder.encode(message)]
+        parts = self.encoder.encode_with_buffers(message, buffers)
         # The transport may keep them, and their objects may change before it has written them.
         return [bytes(it) if isinstance(it, memoryview) and not it.readonly else it for it in parts]
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections import deque
-from typing import Any
 
 from isthmus.context_bridge import RequestedContext
-from isthmus.errors import ProtocolError, RemoteError, ValueLoadError, WorkerDied
+from isthmus.errors import ProtocolError, RemoteError, WorkerDied
 from isthmus.events import (
     CellResult,
     CellStarted,
@@ -30,10 +29,10 @@ from isthmus.mime import MimeBundle
 from isthmus.output import CellOutput
 from isthmus.remote_failures import error_of
 from isthmus.transport import Emitter
-from isthmus.values import PackedValue
 from isthmus.wire import replies
-from isthmus.wire.frames import Buffer, Received
-from isthmus.wire.parts import Failure, Value
+from isthmus.wire.frames import Received
+from isthmus.wire.parts import Failure
+from isthmus.worker.answers import AnswerReader
 
 LAST_CHARACTERS = 4_000
 """How much of what a worker has written is kept for the account of its death; from the air."""
@@ -53,19 +52,19 @@ class Flight:
         session: The name that events carry.
         emitter: Sends events to the host's transport.
         output_limit: Characters of each stream to keep for a result.
-        unpickle: Load values that come as pickles.
+        trusted: Load values that come as pickles.
 
     Attributes:
         session: The same.
         standstills: How often it was told that the worker's loop stands still.
     """
 
-    def __init__(self, session: str, emitter: Emitter, output_limit: int, unpickle: bool) -> None:
+    def __init__(self, session: str, emitter: Emitter, output_limit: int, trusted: bool) -> None:
         self.standstills = 0
         self.session = session
         self._emitter = emitter
         self._limit = output_limit
-        self._unpickle = unpickle
+        self._read = AnswerReader(trusted)
         self._outputs: dict[int, CellOutput | None] = {}  # None as long as there is no output
         self._begun: list[int] = []
         self._last: deque[str] = deque()
@@ -158,7 +157,7 @@ class Flight:
             outcome.context,
             outcome.filename,
             outcome.status,
-            None if outcome.value is None else self._loaded(outcome.value, received.buffers),
+            None if outcome.value is None else self._read.one_of_many(outcome.value, received),
             None if outcome.error is None else _error(outcome.error),
             "" if output is None else output.text("stdout"),
             "" if output is None else output.text("stderr"),
@@ -171,13 +170,6 @@ class Flight:
             outcome.stopped,
             outcome.rolled_back,
         )
-
-    def _loaded(self, value: Value, buffers: list[Buffer]) -> Any:
-        packed = PackedValue(value, buffers)
-        try:
-            return loaded(packed, self._unpickle)
-        except ValueLoadError:
-            return packed  # its load() says why
 
     def unfinished(
         self, number: int, context: RequestedContext, error: WorkerDied, duration: float
@@ -196,13 +188,6 @@ class Flight:
             exact=False,
             duration=duration,
         )
-
-
-def loaded(packed: PackedValue, unpickle: bool) -> Any:
-    """The value itself; one that came as a pickle stays packed unless *unpickle* is true."""
-    if packed.kind == "pickle" and not unpickle:
-        return packed
-    return packed.load(trusted=unpickle)
 
 
 def _error(failure: Failure) -> BaseException:

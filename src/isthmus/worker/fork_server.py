@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -196,7 +197,9 @@ class ForkServer:
         """What to say of a server that is gone."""
         process = self._process
         code = None if process is None else process.poll()
-        return "has ended" if code is None else f"has ended with exit code {code}"
+        if code is None:
+            return "has ended, or has no descriptors left"
+        return f"has ended with exit code {code}"
 
     def close(self) -> None:
         """End the server, and with it the workers that it has forked. Idempotent.
@@ -235,6 +238,13 @@ class ForkServer:
     ) -> None:
         """Close it."""
         self.close()
+
+    def __del__(self) -> None:
+        """Say that a server was dropped without being closed, and close it."""
+        process = getattr(self, "_process", None)
+        if process is not None and process.returncode is None:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
 
 
 def _as_bytes(env: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -14,12 +14,13 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 from isthmus.delegates import Delegate
-from isthmus.errors import MessageTooLargeError
+from isthmus.errors import MessageTooLargeError, UntrustedValueError
 from isthmus.interceptors import CapabilityCall
 from isthmus.remote_failures import failure_of, same_error
 from isthmus.values import PackedValue, pack
 from isthmus.wire import callbacks, replies
 from isthmus.wire.frames import Buffer, Received
+from isthmus.wire.parts import Value
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.handed import Exhausted, HandedObjects, can_be_handed, stays_here
 
@@ -144,7 +145,8 @@ class HostCalls:
         function = self._functions.get(message.name)
         args, kwargs = (), {}
         if message.arguments is not None:
-            args, kwargs = self._loaded(message.arguments, buffers)
+            what = f"the arguments of {message.name}()"
+            args, kwargs = self._loaded(message.arguments, buffers, what)
         call = CapabilityCall(
             message.name,
             args,
@@ -163,8 +165,19 @@ class HostCalls:
         if message.error is not None:
             argument: Any = same_error(message.error)
         else:
-            argument = self._loaded(message.value, buffers)
+            argument = self._loaded(message.value, buffers, "what a generator is sent")
         return Result(await used.take(message.step, argument), used.delegate)
 
-    def _loaded(self, value: Any, buffers: list[Buffer]) -> Any:
-        return PackedValue(value, buffers).load(trusted=self._functions.unpickle)
+    def _loaded(self, value: Value | None, buffers: list[Buffer], what: str) -> Any:
+        """What a cell has sent.
+
+        Raises:
+            UntrustedValueError: It has come as a pickle, and the host does not load these.
+        """
+        packed = PackedValue(value, buffers)
+        if packed.kind == "pickle" and not self._functions.trusted:
+            raise UntrustedValueError(
+                f"{what} must be plain data (None, numbers, text, bytes, and lists, tuples, dicts "
+                "and sets of these): the host takes no pickles from this worker (trusted=False)"
+            )
+        return packed.load(trusted=self._functions.trusted)

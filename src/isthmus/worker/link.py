@@ -35,8 +35,12 @@ from isthmus.home import HOGGED_SECONDS
 from isthmus.interrupts import SIGNAL
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation, Phase
-from isthmus.wire.frames import Buffer, Bytes, Received
+from isthmus.wire.frames import Buffer, Bytes, Received, SharedBuffer
+from isthmus.wire.handshake import FEATURES
+from isthmus.worker.companions import adopt
+from isthmus.worker.descriptors import receive_along
 from isthmus.worker.leaving import leave
+from isthmus.worker.shared_memory import MemoryChannel, Parcel
 from isthmus.worker.slate import Slate
 
 _FOLDER = os.path.dirname(__file__)
@@ -78,6 +82,8 @@ class Link:
         self._conversation = Conversation("worker")
         self._sending = threading.Lock()
         self._telling = threading.Lock()
+        self._memory: MemoryChannel | None = None
+        self._given: list[int] = []  # descriptors that came with the first byte
         self._inbox: deque[Received[Any]] = deque()
         self._receiver: Receiver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -93,10 +99,22 @@ class Link:
         Raises:
             MessageTooLargeError: It is more than the host takes. Nothing was written.
         """
-        parts = self._encoded(message, buffers) if buffers else (self.encoder.encode(message),)
+        if buffers and self._memory is not None:
+            with Parcel(buffers) as parcel, self._sending:
+                self._send_parcel(message, buffers, parcel, self._memory)
+            return
+        parts = self._encoded(message, buffers)
         with self._sending:
             if self._tell(message):
                 self._write(parts)
+
+    def _send_parcel(
+        self, message: Any, buffers: Sequence[Buffer], parcel: Parcel, memory: MemoryChannel
+    ) -> None:
+        """Write *message* with the buffers of *parcel*, or if need be with its own *buffers*."""
+        parts = self._encoded(message, parcel.buffers)
+        if self._tell(message):
+            self._write(parts if memory.send(parcel) else self._encoded(message, buffers))
 
     def ask(self, make: Callable[[int], Any], buffers: Sequence[Buffer] = ()) -> int:
         """Write the request that *make* makes of an id, which is returned.
@@ -104,6 +122,11 @@ class Link:
         Raises:
             MessageTooLargeError: It is more than the host takes. Nothing was written.
         """
+        if buffers and self._memory is not None:
+            with Parcel(buffers) as parcel, self._sending:
+                number = self._conversation.next_id()
+                self._send_parcel(make(number), buffers, parcel, self._memory)
+            return number
         with self._sending:
             number = self._conversation.next_id()
             message = make(number)
@@ -115,7 +138,7 @@ class Link:
     def _encoded(self, message: Any, buffers: Sequence[Buffer]) -> Sequence[Bytes]:
         if not buffers:
             return (self.encoder.encode(message),)
-        return self.encoder.encode_with_buffers(message, buffers).parts
+        return self.encoder.encode_with_buffers(message, buffers)
 
     def _tell(self, message: Any) -> bool:
         """Tell the conversation of *message*; whether anybody listens."""
@@ -152,10 +175,27 @@ class Link:
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self.ended = self._loop.create_future()
-        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._loop.add_reader(self._socket.fileno(), self._begin)
         if SIGNAL is not None:
             signal.signal(SIGNAL, self._on_signal)
         return self.ended
+
+    def _begin(self) -> None:
+        """Read the first bytes, and the descriptors that come with them."""
+        assert self._loop is not None
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        window = self._decoder.get_buffer()
+        try:
+            count, self._given, _ = receive_along(self._socket, window, len(FEATURES))
+        except OSError:  # what there is to say is said again
+            return
+        self._arrived(count)
+        self._deliver()
+
+    def adopt(self, features: Sequence[str]) -> tuple[str, ...]:
+        """Take what came with ``Hello``; those of its *features* that are in force."""
+        in_force, self._memory = adopt(features, self._given)
+        return in_force
 
     def _readable(self) -> None:
         try:
@@ -191,6 +231,10 @@ class Link:
             return
         except ConnectionResetError:
             count = 0
+        self._arrived(count)
+
+    def _arrived(self, count: int) -> None:
+        """Take *count* bytes that were read into the decoder's buffer; none: the host has gone."""
         if not count:
             self._end()
             return
@@ -199,10 +243,19 @@ class Link:
             while (received := self._decoder.next_frame()) is not None:
                 with self._telling:
                     self._conversation.receive(received.message)
+                if received.buffers:
+                    self._fill(received.buffers)
                 self._inbox.append(received)
         except ProtocolError as error:
             sys.__stderr__ and sys.__stderr__.write(f"the host breaks the protocol: {error}\n")
             self._end()
+
+    def _fill(self, buffers: list[Buffer]) -> None:
+        """Put memory in the place of buffers that are shared."""
+        if self._memory is not None:
+            self._memory.fill(buffers)
+        elif any(isinstance(it, SharedBuffer) for it in buffers):
+            raise ProtocolError("a frame refers to memory, and there is no channel for it")
 
     def _end(self) -> None:
         """The host has gone, or cannot be understood."""

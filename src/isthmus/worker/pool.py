@@ -185,6 +185,7 @@ class WorkerPool:
         self._sessions: weakref.WeakSet[PooledSession] = weakref.WeakSet()
         self._all_ended = asyncio.Event()
         self._replacing: asyncio.TimerHandle | None = None
+        self._is_closed = False
         self._closing: asyncio.Task[PoolReport] | None = None
         self._counts = {"started": 0, "served": 0, "died": 0, "failed": 0}
         self._waited, self._longest_wait = 0.0, 0.0
@@ -241,7 +242,7 @@ class WorkerPool:
     @property
     def closed(self) -> bool:
         """Whether the pool has ended, or is about to."""
-        return self._closing is not None
+        return self._is_closed
 
     # -- giving ------------------------------------------------------------------------------
 
@@ -326,7 +327,7 @@ class WorkerPool:
     # -- starting ----------------------------------------------------------------------------
 
     def _fill_soon(self) -> None:
-        if self._replacing is None and self._closing is None:
+        if self._replacing is None and not self._is_closed:
             loop = asyncio.get_running_loop()
             self._replacing = loop.call_later(REPLACEMENT_SECONDS, self._fill)
 
@@ -335,7 +336,7 @@ class WorkerPool:
         if self._replacing is not None:
             self._replacing.cancel()
             self._replacing = None
-        if self._closing is not None:
+        if self._is_closed:
             return
         wanted = self.min_idle + len(self._waiting) - len(self._idle) - len(self._starts)
         allowed = self.max_size - len(self._idle) - len(self._in_use) - len(self._starts)
@@ -346,8 +347,8 @@ class WorkerPool:
 
     async def _start(self) -> Supervisor:
         """Start one worker, which then waits."""
-        flight = Flight("", Emitter(None), 0, unpickle=False)
-        functions = HostFunctions("", (), unpickle=False)
+        flight = Flight("", Emitter(None), 0, trusted=False)
+        functions = HostFunctions("", (), trusted=False)
         supervisor = Supervisor(self._launch, flight, functions, GRACE_SECONDS)
         await supervisor.start(None, self._start_timeout)
         return supervisor
@@ -425,6 +426,7 @@ class WorkerPool:
         """
         self._check_loop()
         if self._closing is None:
+            self._is_closed = True
             self._closing = asyncio.ensure_future(self._close(timeout))
         return await asyncio.shield(self._closing)
 
@@ -461,7 +463,7 @@ class WorkerPool:
 
     def _check_usable(self) -> None:
         self._check_loop()
-        if self._closing is not None:
+        if self._is_closed:
             raise PoolClosedError("the pool is closed; open another")
 
     def _check_loop(self) -> None:

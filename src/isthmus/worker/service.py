@@ -339,8 +339,9 @@ class Service:
             self._finished()
             return
         self._link.encoder.limits = hello.limits
+        features = self._link.adopt(hello.features)
         python = ".".join(map(str, sys.version_info[:3]))
-        self._link.send(handshake.Welcome(version, python=python, pid=os.getpid()))
+        self._link.send(handshake.Welcome(version, features, python=python, pid=os.getpid()))
 
     def _open(self, message: requests.Open, _: Any, __: Any) -> Any:
         self.tells_all = message.events

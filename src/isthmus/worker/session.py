@@ -100,8 +100,10 @@ class WorkerSession:
         start_timeout: Seconds that it may take to start.
         grace_seconds: How long it may take to do what it was told, to end a cell above all, before
             it is killed.
-        unpickle: Load values that come as pickles. That runs code of the worker's cells in the
-            host. Otherwise they stay :class:`PackedValue`, and capabilities refuse them.
+        trusted: Take pickles from the worker, which runs code of its cells in the host: those of
+            results, names and arguments of capabilities, and of nothing that the host has not asked
+            for. If false, what is not plain comes as a :class:`RemoteRepr`, and a pickle that comes
+            all the same is an :class:`UntrustedValueError`.
         main: Let the session's module be the worker's ``__main__``.
         program: The program that the cells are: what ``sys.argv`` is, and the like.
 
@@ -134,7 +136,7 @@ class WorkerSession:
         fork_server: ForkServer | None = None,
         start_timeout: float = START_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
-        unpickle: bool = False,
+        trusted: bool = True,
         program: MainProgram | None = None,
     ) -> None:
         given, chain = by_name(capabilities), checked_chain(interceptors)
@@ -143,7 +145,7 @@ class WorkerSession:
         self.name = name
         self.context: RequestedContext = _checked_context(context)
         self.timeout = checked_seconds(timeout, "timeout")
-        self.unpickle = unpickle
+        self.trusted = trusted
         start_seconds = checked_seconds(start_timeout, "start_timeout")
         self._grace = grace = checked_seconds(grace_seconds, "grace_seconds") or 0.0
         if fork_server is not None and python is not None:
@@ -163,13 +165,14 @@ class WorkerSession:
             "hooks": hooks,
             "events": emitter.active,
             "mime": emitter.wants_mime,
+            "pickle": bool(trusted),
             "program": program,
         }
 
         blocked = options["blocked_seconds"] if emitter.active else None
 
         def new_supervisor() -> Supervisor:
-            flight = Flight(name, emitter, output_limit, unpickle)
+            flight = Flight(name, emitter, output_limit, trusted)
             watch = partial(StandstillWatch, flight, name, blocked) if blocked else None
             return Supervisor(launch, flight, functions, grace, watch)
 
@@ -180,10 +183,10 @@ class WorkerSession:
             lambda: {**options, "capabilities": functions.describe_all()},
             start_seconds,
         )
-        self._functions = functions = HostFunctions(name, chain, unpickle)
+        self._functions = functions = HostFunctions(name, chain, trusted)
         for each, fn in given.items():
             functions.add(each, fn)
-        self._read = AnswerReader(unpickle)
+        self._read = AnswerReader(trusted)
         self._number = 0
         self._closing: asyncio.Task[None] | None = None
         self._close_report: CloseReport | None = None
@@ -228,8 +231,8 @@ class WorkerSession:
     ) -> CellResult:
         """Run a cell and give its result. Arguments and result are those of :meth:`Session.run`.
 
-        What the cell has raised is a :class:`RemoteError` in the result. A value that is not plain
-        is a :class:`PackedValue`, unless the session unpickles, or a :class:`RemoteRepr`.
+        What the cell has raised is a :class:`RemoteError` in the result. A value that cannot be
+        sent is a :class:`RemoteRepr`, and one that cannot be loaded here a :class:`PackedValue`.
 
         A cell whose deadline passes, and whose worker then hangs, takes the worker with it: its
         result is that of a timeout, its error the :class:`WorkerDied` that all others get.

@@ -117,7 +117,6 @@ class Supervisor:
             async with asyncio.timeout(timeout):
                 if self._process is None and self.death is None:
                     await self._connect()
-                    self._connection.send(handshake.Hello(handshake.VERSIONS, software=SOFTWARE))
                     await self._greeted
                 if opening is not None:
                     await self.ask(requests.Open, slate=self._slate.make(), **opening)
@@ -165,6 +164,7 @@ class Supervisor:
         with ExitStack() as undo:
             ours, theirs = map(undo.enter_context, socket.socketpair())
             self._process = WorkerProcess(self._launch, theirs, self.flight.capture, self._exited)
+            self._connection.greet(ours, SOFTWARE)
             await self._loop.create_unix_connection(lambda: self._connection, sock=ours)
             undo.pop_all()
             theirs.close()
@@ -239,7 +239,7 @@ class Supervisor:
         elif isinstance(message, _OF_FUNCTIONS):
             self._calls.take(received)
         elif isinstance(message, handshake.Welcome):
-            self._connection.encoder.limits = message.limits
+            self._connection.agree(message)
             self._greet(None)
         elif isinstance(message, handshake.Refused):
             text = f"the worker speaks versions {message.versions}, not {handshake.VERSIONS}"
@@ -337,6 +337,7 @@ class Supervisor:
     def discard(self) -> None:
         """End the process where nobody can wait for that. Idempotent."""
         self._connection.abort()
+        self._connection.close()
         if self._process is not None:
             self._process.discard()
 
@@ -372,6 +373,7 @@ class Supervisor:
         self._greet(_copied(death))
         look_at(self._greeted)
         self._connection.fail_all(lambda: _copied(death))
+        self._connection.close()
         if self._process is not None:
             self._process.discard()
         self._calls.end(_copied(death))

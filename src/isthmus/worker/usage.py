@@ -5,6 +5,7 @@ Refuses to know: limits, who asks.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
@@ -53,12 +54,13 @@ class OutOfMemoryCount:
 
     Arguments:
         pid: Of a process in the group.
+        root: What stands before every path; tests have one of their own.
 
     Where there is no control group, or it does not tell, the count is never seen to rise.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._path = _events_file(pid)
+    def __init__(self, pid: int, root: str = "") -> None:
+        self._path = _events_file(pid, root)
         self._before = self._read()
 
     def has_risen(self) -> bool:
@@ -79,16 +81,29 @@ def _text(path: str) -> str:
         return file.read()
 
 
-def _events_file(pid: int) -> str | None:
+def _events_file(pid: int, root: str) -> str | None:
     """Where the kernel counts, in either version of control groups."""
     try:
-        text = _text(f"/proc/{pid}/cgroup")
+        text = _text(f"{root}/proc/{pid}/cgroup")
     except OSError:
         return None
     for line in text.splitlines():
         _, kinds, group = line.split(":", 2)
         if not kinds:
-            return f"/sys/fs/cgroup{group}/memory.events"
+            return _nearest(f"{root}/sys/fs/cgroup", group, "memory.events")
         if "memory" in kinds.split(","):
-            return f"/sys/fs/cgroup/memory{group}/memory.oom_control"
+            return _nearest(f"{root}/sys/fs/cgroup/memory", group, "memory.oom_control")
     return None
+
+
+def _nearest(mounted: str, group: str, name: str) -> str | None:
+    """The file *name* of *group*, or else of what is around it.
+
+    A container may see the path that a group has outside, and nothing but its own group mounted.
+    """
+    folder = f"{mounted}{group.rstrip('/')}"
+    while not os.path.exists(f"{folder}/{name}"):
+        if folder == mounted:
+            return None
+        folder = os.path.dirname(folder)
+    return f"{folder}/{name}"

@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -96,7 +97,7 @@ class Zygote:
         self._control = control
         self._problem = problem
         self._requests = fork_messages.Messages()
-        self._descriptors: list[int] = []
+        self._given: deque[list[int]] = deque()
         self._children: dict[int, Child] = {}
         self._deaths, self._alarm = socket.socketpair()
         self._poll = select.poll()
@@ -138,21 +139,26 @@ class Zygote:
             )
         except ConnectionResetError:
             return None
-        for level, kind, packed in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                self._descriptors += memoryview(packed).cast("i").tolist()
-        if flags & socket.MSG_CTRUNC:
-            raise OSError("the fork server has no descriptors left")
+        given = [
+            descriptor
+            for level, kind, packed in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+            for descriptor in memoryview(packed).cast("i").tolist()
+        ]
+        if given or flags & socket.MSG_CTRUNC:  # the kernel gives those of one request at a time
+            self._given.append(given)
         return list(self._requests.feed(data)) if data else None
 
     # -- making ------------------------------------------------------------------------------
 
     def _make_child(self, request: fork_messages.Fork) -> list[str] | None:
         """Fork; in the child, its arguments."""
-        count = fork_messages.DESCRIPTORS
-        (leash, *given), self._descriptors = self._descriptors[:count], self._descriptors[count:]
+        descriptors = self._given.popleft()
+        if not descriptors:  # the host sees the end of the leash
+            return None
+        leash, *given = descriptors
         child = Child(0, socket.socket(fileno=leash))
-        pid = self._fork(child)
+        pid = self._fork(child, len(descriptors) == fork_messages.DESCRIPTORS)
         if pid == 0:
             self._leave(child)
             return _become_worker(request, given)
@@ -164,12 +170,19 @@ class Zygote:
             self._keep(child, pid)
         return None
 
-    def _fork(self, child: Child) -> int | None:
-        """What ``os.fork`` gives; None where there is no child, which the host has been told."""
+    def _fork(self, child: Child, is_complete: bool) -> int | None:
+        """What ``os.fork`` gives; None where there is no child, which the host has been told.
+
+        Arguments:
+            is_complete: All descriptors of the child have come: the kernel drops those for which
+                this process has no room.
+        """
         if not _is_wanted(child.leash):
             return None
         reason = self._problem
-        if reason is None:
+        if not is_complete:
+            reason = "the fork server has no descriptors left: it needs one for each worker"
+        elif reason is None:
             try:
                 return os.fork()
             except OSError as error:
