@@ -42,6 +42,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out workers on other loops than asyncio's own: that of their cells is the worker's."""
+    items[:] = [item for item in items if not _is_on_needless_loop(item)]
+
+
+def _is_on_needless_loop(item: pytest.Item) -> bool:
+    values = getattr(item, "callspec", None)
+    return (
+        values is not None
+        and values.params.get("home") == WORKER
+        and values.params.get("flavour", "asyncio") != "asyncio"
+    )
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Contexts, pairs of them, and the homes of sessions."""
     if "context" in metafunc.fixturenames:

@@ -18,7 +18,7 @@ HERE, WORKER = HOMES = ("here", "worker")
 
 _TESTS = Path(__file__).parent
 
-ALSO: tuple[str, ...] = ()
+ALSO = ("test_capabilities.py", "test_displays.py", "test_interceptors.py", "test_names.py")
 """Files outside tests/contract whose tests are about sessions of either kind."""
 
 
@@ -62,6 +62,10 @@ ENDS = Reason(
     "worker that ends with the rest",
     r"session\.(close|reset)\b",
 )
+HOST = Reason(
+    "it has a capability run where its caller does; a worker's runs on the loop of the host",
+    r"inject_capability\(",
+)
 TRANSPORT = Reason(
     "its transport waits in send(), which for a worker's events is called on the host's loop",
     r"transport=",
@@ -69,6 +73,12 @@ TRANSPORT = Reason(
 
 HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
     INSIDES: {
+        "test_capabilities.py": ("test_a_kept_reference_is_refused_after_revocation",),
+        "test_names.py": (
+            "test_the_register_of_async_functions_follows",
+            "test_the_view_can_be_read_after_close",
+            "test_the_view_is_live_while_a_thread_binds_and_deletes",
+        ),
         "test_atomic.py": (
             "test_coroutines_that_a_failed_cell_has_bound_are_closed",
             "test_two_that_fail_beside_each_other_leave_nothing_of_either",
@@ -98,6 +108,17 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
         ),
     },
     SHARES: {
+        "test_capabilities.py": (
+            "test_an_object_for_async_with_stays_what_it_is",
+            "test_it_sees_the_callers_context_variables",
+        ),
+        "test_interceptors.py": ("test_journal",),
+        "test_names.py": (
+            "test_a_coroutine_that_is_set_is_adopted_and_stays_pending_when_its_name_goes",
+            "test_a_deleted_value_may_come_back_in_its_del",
+            "test_a_finished_task_is_forgotten_with_its_name",
+            "test_what_is_set_and_got_is_the_object_itself",
+        ),
         "test_atomic.py": (
             "test_a_coroutine_that_somebody_holds_is_not_closed",
             "test_a_cell_that_is_given_up_is_rolled_back_at_once_and_what_it_writes_later_is_its_own",
@@ -134,6 +155,11 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
         ),
     },
     LIVE: {
+        "test_capabilities.py": (
+            "test_an_error_of_a_capability_arrives_as_itself",
+            "test_it_runs_on_the_loop_where_it_was_registered",
+        ),
+        "test_displays.py": ("test_the_rich_form_of_a_value_is_computed_only_when_asked",),
         "test_atomic.py": (
             "test_a_cell_that_fails_leaves_every_name_as_it_was",
             "test_a_cell_that_succeeds_lets_go_of_what_it_has_replaced",
@@ -178,6 +204,12 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
     },
     TRANSPORT: {
         "test_results.py": ("test_a_slow_transport_slows_its_cell_only",),
+    },
+    HOST: {
+        "test_capabilities.py": (
+            "test_a_sync_capability_runs_in_the_calling_thread",
+            "test_on_the_home_loop_it_runs_in_the_callers_task",
+        ),
     },
 }
 """Tests that run over sessions in this process only, by reason and file."""

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 import isthmus
+from either_home import error_name, message_of
 from isthmus import (
+    AnySession,
     AsyncNamespaceManager,
     CapabilityRevoked,
     LoopError,
@@ -89,7 +91,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["own loop", "interceptors", "other loop"])
 async def test_every_kind_of_async_function(
-    session: Session, context: Any, kind: str, how: str
+    session: AnySession, context: Any, kind: str, how: str
 ) -> None:
     async def pass_on(call: Any, proceed: Any) -> Any:
         return await proceed()
@@ -111,7 +113,7 @@ async def test_every_kind_of_async_function(
             assert await session.execute("await f(1), tool.now(2)", context=context) == (2, 3)
 
 
-async def test_a_function_that_returns_a_future(session: Session) -> None:
+async def test_a_function_that_returns_a_future(session: AnySession) -> None:
     session.inject_capability("tool", returns_future)
     for context in ("async", "sync"):
         assert await session.execute("tool(1), run_sync(tool.aio(1))", context=context) == (2, 2)  # type: ignore[arg-type]
@@ -119,7 +121,9 @@ async def test_a_function_that_returns_a_future(session: Session) -> None:
     assert await session.execute(code, context="thread") == (2, 2)
 
 
-async def test_a_sync_capability_runs_in_the_calling_thread(session: Session, context: Any) -> None:
+async def test_a_sync_capability_runs_in_the_calling_thread(
+    session: AnySession, context: Any
+) -> None:
     session.inject_capability("where", threading.get_ident)
     there = await session.execute(
         "import threading\nwhere() == threading.get_ident()", context=context
@@ -170,7 +174,7 @@ def host(request: pytest.FixtureRequest) -> Any:
             yield thread.loop
 
 
-async def test_async_generators(session: Session, context: Any, host: Any) -> None:
+async def test_async_generators(session: AnySession, context: Any, host: Any) -> None:
     log: list[str] = []
     session.inject_capability("count", make_counter(log), on_loop=host)
     for code in (
@@ -187,7 +191,7 @@ async def test_async_generators(session: Session, context: Any, host: Any) -> No
     assert len(log) == 8
 
 
-async def test_an_async_generator_is_closed(session: Session, context: Any, host: Any) -> None:
+async def test_an_async_generator_is_closed(session: AnySession, context: Any, host: Any) -> None:
     log: list[str] = []
     session.inject_capability("count", make_counter(log), on_loop=host)
     code = """
@@ -206,7 +210,7 @@ async def test_an_async_generator_is_closed(session: Session, context: Any, host
         await eventually(lambda: len(log) == 3)
 
 
-async def test_async_context_managers(session: Session, context: Any, host: Any) -> None:
+async def test_async_context_managers(session: AnySession, context: Any, host: Any) -> None:
     log: list[str] = []
     session.inject_capability("manage", make_manager(log), on_loop=host)
     code = """
@@ -227,7 +231,7 @@ async def test_async_context_managers(session: Session, context: Any, host: Any)
     assert await session.execute(cell(code), context=context) == ("a", "c", "d", "e")
     assert log == ["left", "caught 'swallowed'", "left", "left", "left", "left"]
     result = await session.run("with manage(1): raise ValueError('mine')", context=context)
-    assert repr(result.error) == "ValueError('mine')"
+    assert (error_name(result.error), message_of(result.error)) == ("ValueError", "mine")
 
 
 class Client:
@@ -243,7 +247,7 @@ class Client:
         """Close."""
 
 
-async def test_an_object_for_async_with_stays_what_it_is(session: Session, context: Any) -> None:
+async def test_an_object_for_async_with_stays_what_it_is(session: AnySession, context: Any) -> None:
     session.inject_capability("client", Client)
     session.update_namespace({"Client": Client})
     code = """
@@ -258,7 +262,9 @@ async def test_an_object_for_async_with_stays_what_it_is(session: Session, conte
 # -- where it runs -----------------------------------------------------------------------------
 
 
-async def test_it_runs_on_the_loop_where_it_was_registered(session: Session, context: Any) -> None:
+async def test_it_runs_on_the_loop_where_it_was_registered(
+    session: AnySession, context: Any
+) -> None:
     async def where() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
@@ -283,7 +289,9 @@ async def test_it_runs_on_the_loop_where_it_was_registered(session: Session, con
             assert await session.execute(code, context=context) is loop, code
 
 
-async def test_on_the_home_loop_it_runs_in_the_callers_task(session: Session, context: Any) -> None:
+async def test_on_the_home_loop_it_runs_in_the_callers_task(
+    session: AnySession, context: Any
+) -> None:
     session.inject_capability("task_later", current_task_later)
     await session.execute("home = asyncio.current_task().get_name()")
     assert await session.execute("task_later() == home", context=context)
@@ -304,7 +312,7 @@ async def current_task_later() -> str:
 
 
 async def test_it_sees_the_callers_context_variables(
-    session: Session, context: Any, host: Any
+    session: AnySession, context: Any, host: Any
 ) -> None:
     async def look() -> str:
         return VAR.get()
@@ -316,7 +324,7 @@ async def test_it_sees_the_callers_context_variables(
     assert await session.execute("await look()", context=context) == "cell"
 
 
-async def test_a_cancelled_cell_cancels_it(session: Session, context: Any, host: Any) -> None:
+async def test_a_cancelled_cell_cancels_it(session: AnySession, context: Any, host: Any) -> None:
     started, ended = threading.Event(), threading.Event()
 
     async def wait() -> None:
@@ -339,7 +347,7 @@ async def test_a_cancelled_cell_cancels_it(session: Session, context: Any, host:
         assert await session.execute("1 + 1", context=context) == 2
 
 
-async def test_a_cancelled_caller_does_not_wait_for_a_stubborn_host(session: Session) -> None:
+async def test_a_cancelled_caller_does_not_wait_for_a_stubborn_host(session: AnySession) -> None:
     started, stubborn = threading.Event(), threading.Event()
     complaints: list[Any] = []
 
@@ -363,13 +371,13 @@ async def test_a_cancelled_caller_does_not_wait_for_a_stubborn_host(session: Ses
         assert isinstance(complaints[0]["exception"], ValueError)
 
 
-async def test_a_thousand_calls_in_flight(session: Session, context: Any, host: Any) -> None:
+async def test_a_thousand_calls_in_flight(session: AnySession, context: Any, host: Any) -> None:
     session.inject_capability("add", add, on_loop=host)
     code = "sum(await asyncio.gather(*[add(i) for i in range(1000)]))"
     assert await session.execute(code, context=context) == sum(range(1, 1001))
 
 
-async def test_a_loop_that_has_ended(session: Session, context: Any) -> None:
+async def test_a_loop_that_has_ended(session: AnySession, context: Any) -> None:
     with LoopThread() as host:
         session.inject_capability("tool", add, on_loop=host.loop)
     result = await session.run("tool(1)", context=context)
@@ -377,7 +385,7 @@ async def test_a_loop_that_has_ended(session: Session, context: Any) -> None:
     assert "tool()" in str(result.error)
 
 
-async def test_calls_in_flight_when_the_hosts_loop_ends_are_cancelled(session: Session) -> None:
+async def test_calls_in_flight_when_the_hosts_loop_ends_are_cancelled(session: AnySession) -> None:
     started = threading.Event()
 
     async def wait() -> None:
@@ -394,18 +402,22 @@ async def test_calls_in_flight_when_the_hosts_loop_ends_are_cancelled(session: S
 # -- coming and going --------------------------------------------------------------------------
 
 
-async def test_functions_already_defined_see_it_come_and_go(session: Session, context: Any) -> None:
+async def test_functions_already_defined_see_it_come_and_go(
+    session: AnySession, context: Any
+) -> None:
     await session.execute("def f(): return tool(1)", context=context)
-    assert isinstance((await session.run("f()", context=context)).error, NameError)
+    assert error_name((await session.run("f()", context=context)).error) == "NameError"
     session.inject_capability("tool", add)
     assert await session.execute("f()", context=context) == 2
     assert await session.execute("tool = abs; f()", context=context) == 1
     assert await session.execute("del tool; f()", context=context) == 2
     session.revoke_capability("tool")
-    assert isinstance((await session.run("f()", context=context)).error, NameError)
+    assert error_name((await session.run("f()", context=context)).error) == "NameError"
 
 
-async def test_a_kept_reference_is_refused_after_revocation(session: Session, context: Any) -> None:
+async def test_a_kept_reference_is_refused_after_revocation(
+    session: AnySession, context: Any
+) -> None:
     session.inject_capability("tool", add)
     await session.execute("kept, kept_aio, waiting = tool, tool.aio, tool.aio(1)", context=context)
     session.revoke_capability("tool")
@@ -420,7 +432,7 @@ async def test_a_kept_reference_is_refused_after_revocation(session: Session, co
     await session.manager.cleanup_coroutines()
 
 
-async def test_a_call_in_flight_ends_when_it_is_revoked(session: Session, context: Any) -> None:
+async def test_a_call_in_flight_ends_when_it_is_revoked(session: AnySession, context: Any) -> None:
     event, started = asyncio.Event(), asyncio.Event()
 
     async def wait() -> str:
@@ -436,7 +448,7 @@ async def test_a_call_in_flight_ends_when_it_is_revoked(session: Session, contex
     assert await running == "done"
 
 
-async def test_one_that_is_replaced_is_revoked(session: Session) -> None:
+async def test_one_that_is_replaced_is_revoked(session: AnySession) -> None:
     session.inject_capability("tool", add)
     await session.execute("kept = tool")
     session.inject_capability("tool", lambda number: -number)
@@ -489,7 +501,7 @@ async def test_a_capability_of_one_session_is_given_to_another(make_session: Any
 # -- what it looks like ------------------------------------------------------------------------
 
 
-async def test_signature_and_documentation_survive(session: Session) -> None:
+async def test_signature_and_documentation_survive(session: AnySession) -> None:
     session.inject_capability("plus", add)
     plus: Any = session.capabilities["plus"]
     assert inspect.signature(plus) == inspect.signature(add)
@@ -505,7 +517,7 @@ async def test_signature_and_documentation_survive(session: Session) -> None:
     assert list(inspect.signature(session.capabilities["adder"]).parameters) == ["number"]
 
 
-async def test_only_aio_is_a_coroutine_function(session: Session) -> None:
+async def test_only_aio_is_a_coroutine_function(session: AnySession) -> None:
     session.inject_capability("tool", add)
     tool: Any = session.capabilities["tool"]
     assert not inspect.iscoroutinefunction(tool)
@@ -515,7 +527,9 @@ async def test_only_aio_is_a_coroutine_function(session: Session) -> None:
 # -- input -------------------------------------------------------------------------------------
 
 
-async def test_input_without_a_supplier_names_the_way_out(session: Session, context: Any) -> None:
+async def test_input_without_a_supplier_names_the_way_out(
+    session: AnySession, context: Any
+) -> None:
     result = await session.run("input('name? ')", context=context)
     assert isinstance(result.error, NoInputError)
     assert "Session(input=" in str(result.error)
@@ -539,7 +553,7 @@ async def test_input_is_a_capability(make_session: Any, context: Any) -> None:
 
 
 async def test_an_error_of_a_capability_arrives_as_itself(
-    session: Session, context: Any, host: Any
+    session: AnySession, context: Any, host: Any
 ) -> None:
     error = LookupError("not there")
 
@@ -574,16 +588,16 @@ def test_what_cannot_be_called_is_refused() -> None:
     manager.close()
 
 
-async def test_hiding_a_builtin_is_said(session: Session) -> None:
+async def test_hiding_a_builtin_is_said(session: AnySession) -> None:
     with pytest.warns(UserWarning, match="'open' hides the builtin"):
         session.inject_capability("open", add)
     assert await session.execute("open(1)") == 2
     session.revoke_capability("open")
-    assert await session.execute("open") is open
+    assert await session.execute("import io; open is io.open")
 
 
 async def test_a_capability_that_calls_back_into_the_session(
-    session: Session, context: Any, host: Any
+    session: AnySession, context: Any, host: Any
 ) -> None:
     async def call_back(code: str) -> Any:
         return await session.execute(code)
@@ -595,7 +609,7 @@ async def test_a_capability_that_calls_back_into_the_session(
     assert await session.execute("run_cell('run_cell(\"x\")')", context=context) == 22
 
 
-async def test_a_capability_that_blocks_holds_up_its_caller_only(session: Session) -> None:
+async def test_a_capability_that_blocks_holds_up_its_caller_only(session: AnySession) -> None:
     release = threading.Event()
     session.inject_capability("block", lambda: release.wait(5))
     running = asyncio.ensure_future(session.execute("block()", context="thread"))
@@ -618,7 +632,7 @@ def test_the_public_names() -> None:
     assert {"Capability", "capability", "CapabilityRevoked", "NoInputError"} <= set(isthmus.__all__)
 
 
-async def test_a_capability_describes_itself_for_who_writes_cells(session: Session) -> None:
+async def test_a_capability_describes_itself_for_who_writes_cells(session: AnySession) -> None:
     async def fetch(path: str, *, tries: int = 3) -> str:
         """Get a page.
 

@@ -9,7 +9,14 @@ import msgspec
 import pytest
 
 import isthmus
-from isthmus import CellFinished, Display, MemoryTransport, Output, ReservedNameError, Session
+from isthmus import (
+    AnySession,
+    CellFinished,
+    Display,
+    MemoryTransport,
+    Output,
+    ReservedNameError,
+)
 from support import cell
 
 requirement = pytest.mark.requirement
@@ -31,7 +38,7 @@ RICH = """
 async def test_what_is_displayed_keeps_its_place_among_what_is_printed(
     make_session: Any, transport: MemoryTransport, context: str
 ) -> None:
-    session: Session = make_session("shown", transport=transport)
+    session: AnySession = make_session("shown", transport=transport)
     await session.execute(cell(RICH))
     code = """
         import sys
@@ -56,7 +63,7 @@ async def test_what_is_displayed_keeps_its_place_among_what_is_printed(
 
 @requirement("6.1-display")
 async def test_tasks_and_library_code_display_in_the_cell_that_they_belong_to(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     session.update_namespace({"library": isthmus})
     code = """
@@ -72,7 +79,7 @@ async def test_tasks_and_library_code_display_in_the_cell_that_they_belong_to(
 
 @requirement("6.1-display")
 async def test_what_goes_wrong_in_a_method_is_said_on_stderr(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = """
         class Bad:
@@ -90,7 +97,7 @@ async def test_what_goes_wrong_in_a_method_is_said_on_stderr(
 
 @requirement("6.1-display")
 async def test_a_display_is_an_event_in_json(make_session: Any, transport: MemoryTransport) -> None:
-    session: Session = make_session("json", transport=transport)
+    session: AnySession = make_session("json", transport=transport)
     await session.execute(cell(RICH) + "\ndisplay(Rich('a'))")
     (event,) = transport.of_type(Display)
     decoded = msgspec.json.decode(msgspec.json.encode(event))
@@ -104,7 +111,7 @@ async def test_a_display_is_an_event_in_json(make_session: Any, transport: Memor
 
 
 @requirement("2.3-prelude", "6.1-display")
-async def test_the_name_is_the_runtimes_and_a_cell_may_shadow_it(session: Session) -> None:
+async def test_the_name_is_the_runtimes_and_a_cell_may_shadow_it(session: AnySession) -> None:
     with pytest.raises(ReservedNameError, match="belongs to the runtime"):
         session.inject_capability("display", print)
     await session.execute("display = None")
@@ -122,7 +129,7 @@ async def test_a_transport_that_wants_it_gets_the_rich_form_of_a_value(
     make_session: Any, context: str
 ) -> None:
     transport = Wanting()
-    session: Session = make_session("value", transport=transport)
+    session: AnySession = make_session("value", transport=transport)
     await session.execute(cell(RICH))
     for code in ("Rich('v')", "5", "Rich"):
         await session.run(code, context=context)
@@ -137,7 +144,7 @@ async def test_a_transport_that_wants_it_gets_the_rich_form_of_a_value(
 async def test_the_rich_form_of_a_value_is_computed_only_when_asked(
     make_session: Any, transport: MemoryTransport
 ) -> None:
-    session: Session = make_session("unasked", transport=transport)
+    session: AnySession = make_session("unasked", transport=transport)
     code = """
         asked = []
         class Rich:
@@ -148,14 +155,14 @@ async def test_the_rich_form_of_a_value_is_computed_only_when_asked(
         """
     result = await session.run(cell(code))
     assert transport.of_type(CellFinished)[0].mime is None
-    assert session.namespace["asked"] == []
+    assert await session.get("asked") == []
     assert result.mime_bundle().data["text/html"] == "<b>"
     assert session.namespace["asked"] == [1]
 
 
 @requirement("6.1-display")
 async def test_a_session_without_hooks_displays_all_the_same(make_session: Any) -> None:
-    session: Session = make_session("no hooks", hooks=False)
+    session: AnySession = make_session("no hooks", hooks=False)
     result = await session.run("display(1)")
     await asyncio.sleep(0)
     assert [it.text for it in result.displays] == ["1"]

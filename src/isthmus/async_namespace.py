@@ -46,6 +46,18 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     return asyncio._get_running_loop()
 
 
+def runtime_names() -> dict[str, Callable[..., Any]]:
+    """The runtime's own functions below each namespace, by the names that cells have for them."""
+    return {
+        "run_sync": run_sync,
+        "spawn": spawn,
+        "call_on_loop": call_on_loop,
+        "display": display,
+        "input": no_input,
+        **blocking_names(run_sync),
+    }
+
+
 class AsyncNamespaceManager(NamespaceManager):
     """One live namespace for cells in all contexts, and the coroutines that they leave behind.
 
@@ -96,8 +108,7 @@ class AsyncNamespaceManager(NamespaceManager):
         self.namespace.setdefault("__file__", self.sources.module_file)
         self._at_first = dict(self.namespace)
         self.interceptors: tuple[Interceptor, ...] = ()
-        self.add_prelude({"run_sync": run_sync, "spawn": spawn, "call_on_loop": call_on_loop})
-        self.add_prelude({"display": display, "input": no_input, **blocking_names(run_sync)})
+        self.add_prelude(runtime_names())
 
     @property
     def canary(self) -> Canary:

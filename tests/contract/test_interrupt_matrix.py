@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import inspect
 import queue
 import socket
 import sys
@@ -18,8 +19,18 @@ from typing import Any, Literal
 
 import pytest
 
-from isthmus import CellInterrupted, CellResult, Event, LoopBlocked, MemoryTransport, Session
-from support import LoopThread, cell, eventually, on_one_loop
+from isthmus import (
+    CellInterrupted,
+    CellResult,
+    Event,
+    ForkServer,
+    LoopBlocked,
+    MemoryTransport,
+    Session,
+    WorkerDied,
+    WorkerSession,
+)
+from support import CONTEXTS, LoopThread, cell, eventually, on_one_loop
 
 requirement = pytest.mark.requirement
 pytestmark = on_one_loop  # what differs with the loop is shown at the end
@@ -233,3 +244,44 @@ async def test_code_of_every_kind_is_stopped_given_up_or_seen(
         assert isinstance(result.error, asyncio.CancelledError | CellInterrupted)
         assert ("cleaned" in result.bound) == ("finally" in name)
         assert not gate.of_type(LoopBlocked)
+
+
+# -- in a worker ---------------------------------------------------------------------------------
+#
+# Each kind once, in one of the contexts in turn: the worker's loop is on its main thread, and what
+# stops the code is the same. What is only seen there, and late, ends with the worker here.
+
+IN_A_WORKER = [(name, CONTEXTS[number % 3]) for number, name in enumerate(KINDS)]
+GATE_OF_A_WORKER = (
+    "import ctypes, queue, socket, threading\n"
+    "from isthmus import Event, LoopBlocked, MemoryTransport\n"
+    f"{inspect.getsource(Gate)}\n"
+    "gate = Gate()\n"
+    "wait_for_gate = gate.event.wait\n"
+)
+
+
+@requirement("6.2-matrix", "7.1-same-interface")
+@pytest.mark.parametrize(("name", "where"), IN_A_WORKER, ids=list(KINDS))
+async def test_code_of_every_kind_is_stopped_given_up_or_ended_in_a_worker(
+    name: str, where: Any, fork_server: ForkServer
+) -> None:
+    kind = KINDS[name]
+    ending = kind.ending(where, "main thread")
+    async with WorkerSession(fork_server=fork_server, grace_seconds=0.5) as session:
+        await session.execute(GATE_OF_A_WORKER)
+        result = await session.run(kind.code, context=where, timeout=TIMEOUT_SECONDS)
+        if isinstance(result.error, WorkerDied):
+            assert result.status == "timeout" and ending in ("late", "unheard"), result
+            await session.restart()
+        else:
+            assert ending != "late" and result.stopped is (ending != "given up"), result
+            await session.execute("gate.open()", concurrent=True)
+        after = await session.run("await asyncio.sleep(0, 'on')", context=where)
+        assert (after.status, after.value) == ("ok", "on"), after
+    if name.endswith("swallowed once"):
+        assert result.status == "ok", result
+    elif ending == "stopped":
+        assert result.status == "timeout", result
+        assert isinstance(result.error, asyncio.CancelledError | CellInterrupted)
+        assert ("cleaned" in result.bound) == ("finally" in name)

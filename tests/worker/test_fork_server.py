@@ -162,6 +162,18 @@ async def test_a_forked_worker_is_interrupted_and_killed_by_its_number(server: F
 
 
 @requirement("7.6-forked")
+async def test_ends_are_told_where_the_system_has_no_descriptors_of_processes(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    for fork_server in (None, server):
+        async with WorkerSession(fork_server=fork_server) as session:
+            with pytest.raises(WorkerDied) as died:
+                await session.run("import os; os._exit(7)")
+            assert died.value.exit_code == 7
+
+
+@requirement("7.6-forked")
 async def test_two_hundred_workers_one_after_the_other_leave_nothing(server: ForkServer) -> None:
     async def one(number: int) -> None:
         async with WorkerSession(fork_server=server) as session:

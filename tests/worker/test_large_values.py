@@ -79,7 +79,8 @@ async def test_large_memory_is_mapped_on_both_sides_and_freed() -> None:
         assert await session.execute(source) == 2 * LARGE
         assert await session.call("len", Memory(bytes(LARGE))) == LARGE  # type: ignore[name-defined]  # noqa: F821
         await session.execute("del given; _ = __ = ___ = None")
-        assert (maps(pid), files(pid), maps(), files()) == (0, 0, 0, 0)
+        await eventually(lambda: not (maps(pid) or files(pid)))  # it sends before it forgets
+        assert (maps(), files()) == (0, 0)
 
 
 @requirement("7.4-large")

@@ -105,22 +105,43 @@ async def test_who_waits_is_served_in_order_and_one_who_gives_up_loses_nothing(
         assert served == [0, 1, 3, 4]
 
 
+class CruelPool(WorkerPool):
+    """Has its victim cancelled in the very step in which it is given a worker."""
+
+    victim: asyncio.Task[Any] | None = None
+
+    def _serve(self) -> None:
+        before = self.stats().in_use
+        super()._serve()
+        if self.victim is not None and self.stats().in_use > before:
+            self.victim.cancel()
+            self.victim = None
+
+
 @requirement("7.7-pool")
 async def test_a_worker_given_to_one_who_gives_up_in_that_moment_goes_to_the_next(
     server: ForkServer,
 ) -> None:
-    async with WorkerPool(min_idle=1, max_size=1, fork_server=server) as pool:
-        await _full(pool)
-        (pid,) = _pids(pool)
-        first = asyncio.ensure_future(pool.acquire("first"))
-        await eventually(lambda: pool.stats().in_use == 1)  # it has it, and does not know yet
-        first.cancel()
-        second = await pool.acquire("second")
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        assert pool.stats().in_use == 1
-        assert second.pid in (pid, second.pid)
-        await second.close()
+    async with CruelPool(min_idle=0, max_size=1, fork_server=server) as pool:
+        pool.victim = first = asyncio.ensure_future(pool._take())
+        second = asyncio.ensure_future(pool._take())
+        member = await asyncio.wait_for(second, WAIT_SECONDS)
+        assert first.cancelled()
+        stats = pool.stats()
+        assert (stats.in_use, stats.waiting, stats.started, stats.served) == (1, 0, 1, 1)
+        pool._in_use.remove(member)
+        pool._idle.append(member)
+
+
+@requirement("7.7-pool")
+async def test_a_pool_can_be_closed_while_its_workers_are_on_their_way(server: ForkServer) -> None:
+    async with WorkerPool(min_idle=3, fork_server=server) as pool:
+        asking = asyncio.ensure_future(pool.acquire())
+        await eventually(lambda: pool.stats().starting == 4 and pool.stats().waiting)
+    with pytest.raises(PoolClosedError):
+        await asking
+    stats = pool.stats()
+    assert (stats.idle, stats.in_use, stats.starting, stats.failed) == (0, 0, 0, 0)
 
 
 @requirement("7.7-pool")
@@ -245,6 +266,18 @@ async def test_sessions_and_pools_that_are_dropped_say_so_and_their_workers_end(
             gc.collect()
         async with pool.session() as session:  # its place is free again
             assert await session.execute("1") == 1
+
+    async def open_and_drop() -> int:
+        pool = WorkerPool(min_idle=1, fork_server=server)
+        await pool.__aenter__()
+        await _full(pool)
+        await eventually(lambda: pool._replacing is None)
+        return _pids(pool)[0]
+
+    with pytest.warns(ResourceWarning, match="unclosed pool"):
+        pid = await open_and_drop()
+        gc.collect()
+    await eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 @on_other_loops

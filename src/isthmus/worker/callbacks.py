@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import MappingProxyType
 from typing import Any
 
+from isthmus.async_namespace import runtime_names
 from isthmus.capabilities import Capability, mark_of
 from isthmus.delegates import awaiting, on_loop
 from isthmus.errors import CapabilityRevoked, LoopError
@@ -164,6 +165,7 @@ class HostFunction:
 def _check(name: str, fn: Callable[..., Any]) -> None:
     """Refuse what a namespace would refuse, by the same words."""
     namespace = NamespaceManager("check")
+    namespace.add_prelude(runtime_names())
     try:
         namespace.inject_capability(name, fn)
     finally:

@@ -259,7 +259,7 @@ class WorkerPool:
             supervisor = new()
             supervisor.adopt(member.supervisor)
             member.supervisor = supervisor
-            supervisor.when_ended(lambda member=member: self._ended(member))  # type: ignore[misc]
+            self._watch(member)
             try:
                 await supervisor.start(opening(), timeout)
             except WorkerStartError as error:
@@ -366,7 +366,7 @@ class WorkerPool:
         member = _Member(start.result())
         self._counts["started"] += 1
         self._make_idle(member, self._idle.append)
-        member.supervisor.when_ended(lambda: self._ended(member))  # called if it has, too
+        self._watch(member)
         self._serve()
 
     def _tell(self, error: BaseException) -> None:
@@ -383,14 +383,20 @@ class WorkerPool:
         add(member)
         if self.max_idle_seconds is not None:
             loop = asyncio.get_running_loop()
-            member.retire = loop.call_later(self.max_idle_seconds, self._retire, member)
+            why = "it has waited for longer than it may"
+            member.retire = loop.call_later(self.max_idle_seconds, member.supervisor.kill, why)
 
     # -- ending ------------------------------------------------------------------------------
 
-    def _retire(self, member: _Member) -> None:
-        """It has waited long enough."""
-        if member in self._idle:
-            member.supervisor.kill("it has waited for longer than it may")
+    def _watch(self, member: _Member) -> None:
+        """Be told of its end, also if that was before. Its process does not keep the pool alive."""
+        pool = weakref.ref(self)
+
+        def ended() -> None:
+            if (it := pool()) is not None:
+                it._ended(member)
+
+        member.supervisor.when_ended(ended)
 
     def _ended(self, member: _Member) -> None:
         """A process has ended; another may take its place."""
