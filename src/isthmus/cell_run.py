@@ -301,14 +301,16 @@ class CellRun(Job):
 
     def names_bound(self) -> tuple[str, ...]:
         """Names that the code can bind and that are there now; none after a roll-back."""
-        if self.rolled_back is not None:
+        bound = self.cell.bound
+        if not bound or self.rolled_back is not None:
             return ()
         mapping = self.manager.namespace
-        return tuple(name for name in self.cell.bound if name in mapping)
+        return tuple([name for name in bound if name in mapping])
 
     def names_deleted(self) -> tuple[str, ...]:
         """Names that the code can delete and that are not there now; none after a roll-back."""
-        if self.rolled_back is not None:
+        deleted = self.cell.deleted
+        if not deleted or self.rolled_back is not None:
             return ()
         mapping = self.manager.namespace
-        return tuple(name for name in self.cell.deleted if name not in mapping)
+        return tuple([name for name in deleted if name not in mapping])

@@ -202,7 +202,8 @@ class Home:
         if now - self._last_round < HOGGED_SECONDS:
             return False
         self._last_round = now
-        return True
+        # A callback of the loop, which runs cells without a task, lets it go round by itself.
+        return asyncio.current_task(self.loop) is not None
 
     async def run_nested(self, job: Job, parent: Job) -> None:
         """Run *job* at once, in the caller's task; in the thread when it is a thread job."""

@@ -5,7 +5,8 @@ Refuses to know: namespaces, how a cell runs.
 Lines that come one by one are sent one by one, at once. When they come fast they are gathered: in
 each *window* of 20 ms a number of lines go at once, and the rest goes together, when the window is
 over, or enough is there, or the code flushes or ends. The end of a window is seen by a timer of the
-loop, or by the next write if the loop is kept busy.
+loop, or by the next write if the loop is kept busy. A transport that can *hold* lines is shown them
+as they come: while nobody can send them, somebody can still look.
 
 When the transport is full, a thread waits for room. The thread of a loop must not: there the text
 stays, up to a bound, and what exceeds that is dropped and counted. The *gap* is told as soon as
@@ -26,6 +27,7 @@ import threading
 import time
 from collections import deque
 from contextvars import Context
+from typing import Any
 
 from isthmus.events import Display, Output, OutputDropped, StreamName
 from isthmus.jobs import current_job, outside_cells
@@ -153,9 +155,11 @@ class LiveOutput(CellOutput):
         "_cell",
         "_credit",
         "_emitter",
+        "_held",
         "_mid_line",
         "_outgoing",
         "_session",
+        "_show",
         "_ticker",
         "_waiting",
         "_window_end",
@@ -176,6 +180,8 @@ class LiveOutput(CellOutput):
         self._waiting: set[int] = set()
         self._credit = 0
         self._window_end = 0.0
+        self._show: Any = emitter.hold
+        self._held = 0  # how many pieces can be seen by whoever looks for them
 
     # -- in the writing thread ---------------------------------------------------------------
 
@@ -191,13 +197,20 @@ class LiveOutput(CellOutput):
 
     def look(self, data: str | bytes | MimeBundle) -> None:
         """Send what there is, or see to it that it is sent in time. *data* is the last piece."""
+        if self._held and type(data) is str:
+            if "\n" not in data:
+                if len(self.pieces) <= PIECES and len(data) <= BIG_CHARS:
+                    return  # the rest of the line will come, or the end of the window
+            elif self._hold():
+                return
         self._open_window()
         count = len(self.pieces)
         size, is_awaited = _measure(data)
         enough = count > PIECES or size > BIG_CHARS
         at_once = self._credit > 0
-        due = enough or (at_once and is_awaited)
-        self.mark = 0 if at_once else STEP if due else count + STEP
+        hidden = self._show is None
+        due = enough or (is_awaited and (at_once or not (hidden or self._hold())))
+        self.mark = 0 if at_once or not hidden else STEP if due else count + STEP
         if due:
             self._credit -= 1
             passed_on = self._pass_on()
@@ -206,6 +219,24 @@ class LiveOutput(CellOutput):
             if enough and not passed_on:
                 outside_cells(self._drop)
         self._send_soon()
+
+    def _hold(self) -> bool:
+        """Show lines that are held back to whoever looks; false where they have to be sent.
+
+        They have when they are many, when the window is over, or when nobody could be shown them.
+        """
+        pieces, lock = self.pieces, self._lock
+        if self._busy or time.monotonic() >= self._window_end or not lock.acquire(False):
+            return False
+        try:
+            held, self._held = self._held, len(pieces)
+            if self._held > PIECES:
+                return False
+            return bool(self._show(self._cell, "".join(pieces[held:])))  # type: ignore[arg-type]
+        except TypeError:  # not all of it is bare text
+            return False
+        finally:
+            lock.release()
 
     def _open_window(self) -> None:
         now = time.monotonic()
@@ -288,6 +319,9 @@ class LiveOutput(CellOutput):
     def _take(self, items: deque[Item], last: bool = False) -> None:
         """Put the pieces that there are behind *items*, as events."""
         session, cell = self._session, self._cell
+        if self._held:
+            self._held = 0
+            self._emitter.let_go(cell)
         for run in self._collect(last):
             if isinstance(run, MimeBundle):
                 items.append(Display(session, cell, run.data, run.metadata))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from isthmus.events import Event
@@ -90,6 +90,9 @@ class Emitter:
         wants_mime: Whether the transport wants values in their rich form.
         lines_at_once: How many lines the transport wants at once where they come fast; 0 leaves it
             to the sender.
+        hold: Shows lines of a cell that are held back to whoever looks for them; false where they
+            have to be sent. It must not run code of others. None where there is no place for them.
+        let_go: The lines of a cell that were held back are about to be sent.
         failures: How many events the transport has refused by raising.
     """
 
@@ -103,6 +106,8 @@ class Emitter:
         self.active = transport is not None
         self.wants_mime = bool(getattr(transport, "wants_mime", False))
         self.lines_at_once = int(getattr(transport, "lines_at_once", 0))
+        self.hold: Callable[[int, str], bool] | None = getattr(transport, "hold", None)
+        self.let_go: Callable[[int], object] = getattr(transport, "let_go", _nothing)
         self.failures = 0
 
     def emit(self, event: Event) -> None:
@@ -133,3 +138,7 @@ class Emitter:
     def _note_failure(self, what: str) -> None:
         self.failures += 1
         _log.exception("transport %r failed on %s", self._transport, what)
+
+
+def _nothing(cell: int) -> None:
+    """What is done where nothing is held."""

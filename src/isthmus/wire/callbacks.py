@@ -63,6 +63,15 @@ class Release(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     object: Id
 
 
+class Held(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
+    """The worker holds back text of a cell, and has begun to write it on the slate.
+
+    Until the text is sent, as a whole, the host can read it there.
+    """
+
+    cell: CellNumber
+
+
 class Cancel(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     """Who sent a request has given it up. There is no answer but the request's own.
 

@@ -88,7 +88,7 @@ SENT_BY: dict[Side, Kinds] = {
     "worker": CALLBACKS
     | REPLIES["worker"]
     | EVENTS
-    | {handshake.Welcome, handshake.Refused, callbacks.Release, callbacks.Cancel},
+    | {handshake.Welcome, handshake.Refused, callbacks.Release, callbacks.Held, callbacks.Cancel},
 }
 """All that each side ever sends."""
 

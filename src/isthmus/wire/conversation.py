@@ -48,7 +48,10 @@ class Phase(Enum):
 _NONE: Kinds = frozenset()
 _TALK: dict[Side, Kinds] = {
     "host": REPLIES["host"] | {callbacks.Cancel},
-    "worker": REPLIES["worker"] | CALLBACKS | EVENTS | {callbacks.Release, callbacks.Cancel},
+    "worker": REPLIES["worker"]
+    | CALLBACKS
+    | EVENTS
+    | {callbacks.Release, callbacks.Held, callbacks.Cancel},
 }
 _HELLO: Kinds = frozenset({handshake.Hello})
 _ANSWER: Kinds = frozenset({handshake.Welcome, handshake.Refused})

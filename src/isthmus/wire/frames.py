@@ -297,8 +297,10 @@ class FrameDecoder(Generic[T]):
             self._reads_buffer = False
             self._partial.waiting[0][1].advance(count)
             self._partial.settle()
-        else:
+        elif self._available or self._partial is not None:
             self.feed(bytes(self._scratch[:count]))
+        else:  # most of the time, and what feed() would do
+            self._data, self._at, self._available = bytes(self._scratch[:count]), 0, count
 
     def feed_end(self) -> None:
         """The stream has ended, and every frame has been asked for.
@@ -349,7 +351,7 @@ class FrameDecoder(Generic[T]):
         self._at = end
         self._available -= end - at
         self._needed = _HEAD_BYTES
-        return self._fill(self._partial) if count else received
+        return self._fill(self._partial) if self._partial is not None else received
 
     def _checked(self, first: int) -> int:
         """How many buffers a head announces that has flags or buffers, or is none."""
@@ -385,12 +387,10 @@ class FrameDecoder(Generic[T]):
             raise ProtocolError(self._broken)
         if not self._available:
             self._data, self._at = b"", 0  # it may be large
-        return self._fill(self._partial)
+        return None if self._partial is None else self._fill(self._partial)
 
-    def _fill(self, partial: _FrameUnderWay[T] | None) -> Received[T] | None:
+    def _fill(self, partial: _FrameUnderWay[T]) -> Received[T] | None:
         """What *partial* holds, if what came suffices for its buffers."""
-        if partial is None:
-            return None
         used = partial.fill(memoryview(self._data)[self._at :])
         self._at += used
         self._available -= used

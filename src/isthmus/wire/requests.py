@@ -43,6 +43,8 @@ class Open(Request, frozen=True, tag=True):
         events: Whether the host wants to hear of events.
         mime: Whether it wants the rich form of each cell's value in them.
         pickle: Whether it takes pickles; otherwise the worker sends plain values and ``repr``.
+        slate: The path of a file in memory, on which the worker writes what it holds back; empty
+            where there is none.
         program: The program that the cells are; None where they are none.
         limits: What the worker may use from now on, where it was started without limits.
     """
@@ -60,6 +62,7 @@ class Open(Request, frozen=True, tag=True):
     events: bool = False
     mime: bool = False
     pickle: bool = True
+    slate: str = ""
     program: MainProgram | None = None
     limits: ProcessLimits | None = None
 

@@ -55,12 +55,13 @@ class Flight:
         trusted: Load values that come as pickles.
 
     Attributes:
+        session: The same.
         standstills: How often it was told that the worker's loop stands still.
     """
 
     def __init__(self, session: str, emitter: Emitter, output_limit: int, trusted: bool) -> None:
         self.standstills = 0
-        self._session = session
+        self.session = session
         self._emitter = emitter
         self._limit = output_limit
         self._read = AnswerReader(trusted)
@@ -121,7 +122,7 @@ class Flight:
         """Take what was written to a descriptor, whole characters of it."""
         text = self._decoders[stream].decode(data)
         if text:
-            self.tell(Output(self._session, self.current(), stream, text))
+            self.tell(Output(self.session, self.current(), stream, text))
 
     def current(self) -> int:
         """The cell that has begun last, or else would be the next to; 0 if there is none."""

@@ -24,12 +24,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
 from isthmus.errors import ProtocolError
+from isthmus.home import HOGGED_SECONDS
 from isthmus.interrupts import SIGNAL
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation, Phase
@@ -39,11 +41,9 @@ from isthmus.worker.companions import adopt
 from isthmus.worker.descriptors import receive_along
 from isthmus.worker.leaving import leave
 from isthmus.worker.shared_memory import MemoryChannel, Parcel
+from isthmus.worker.slate import Slate
 
 _FOLDER = os.path.dirname(__file__)
-
-MESSAGES_AT_ONCE = 100
-"""How many messages are done before the loop goes round; from the air."""
 
 
 class Receiver(Protocol):
@@ -67,6 +67,7 @@ class Link:
 
     Attributes:
         encoder: Makes bytes of messages.
+        slate: Where what is held back is shown, if there is one.
         forked: This is a child process of the worker, which must not write to the host.
 
     Threads: any, where a method does not say otherwise.
@@ -75,6 +76,7 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         self.encoder = Encoder()
         self.forked = False
+        self.slate: Slate | None = None
         self._socket = connection
         self._decoder = message_decoder("worker")
         self._conversation = Conversation("worker")
@@ -203,17 +205,18 @@ class Link:
         self._deliver()
 
     def _deliver(self) -> None:
-        """Hand out what has come. On the loop."""
+        """Hand out what has come, but let the loop go round now and then. On the loop."""
         self._scheduled = False
-        assert self._receiver is not None
+        inbox, receiver, began = self._inbox, self._receiver, time.monotonic()
+        assert receiver is not None
         try:
-            for _ in range(MESSAGES_AT_ONCE):
-                if not self._inbox:
+            while inbox:
+                receiver.take(inbox.popleft())
+                if inbox and time.monotonic() - began > HOGGED_SECONDS:
+                    self._deliver_soon()
                     return
-                self._receiver.take(self._inbox.popleft())
         except Exception as error:  # a boundary: a message is lost, and somebody waits for its
             leave(error)  # answer; memory may have run out
-        self._deliver_soon()
 
     def _deliver_soon(self) -> None:
         if self._inbox and not self._scheduled and self._loop is not None:
@@ -297,6 +300,8 @@ class Link:
         with it would go what is written here. Locks may be held by threads that are not here.
         """
         self.forked = True
+        if self.slate is not None:
+            self.slate.leave()
         self._sending, self._telling = threading.Lock(), threading.Lock()
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(nowhere, self._socket.fileno(), inheritable=False)

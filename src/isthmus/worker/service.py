@@ -45,13 +45,19 @@ from isthmus.worker.leaving import leave
 from isthmus.worker.link import Link
 from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import RemoteCapability
+from isthmus.worker.slate import Slate
 from isthmus.worker.usage import own_usage
+
+LINES_AT_ONCE = 4
+"""Lines that are sent at once, in each fiftieth of a second, before more are held back; from the
+air. Whoever looks on sees the first ones at once."""
 
 _OUTPUT = (Output, OutputDropped, Display)
 
 
 class LinkTransport:
-    """Sends events to the host, each line at once: code that never lets go may follow it.
+    """Sends events to the host. What is held back, because it comes fast, is on the slate: code
+    that never lets go may follow it. Where there is no slate each line is sent at once.
 
     Arguments:
         link: The connection.
@@ -59,14 +65,20 @@ class LinkTransport:
         opened: What the host has asked for.
     """
 
-    lines_at_once = sys.maxsize
-
     def __init__(self, link: Link, capture: Capture, opened: requests.Open) -> None:
         self.all_events = opened.events
         self.wants_mime = opened.mime
         self._session = opened.name
         self._capture = capture
         self._link = link
+        self.lines_at_once = sys.maxsize
+        if opened.slate:
+            slate = Slate(opened.slate, self._hold)
+            link.slate = slate
+            self.lines_at_once, self.hold, self.let_go = LINES_AT_ONCE, slate.write, slate.wipe
+
+    def _hold(self, cell: int) -> None:
+        self._link.send(callbacks.Held(cell))
 
     def send(self, event: Event) -> None:
         """Write *event* to the host; in a child process of the worker, to its own streams."""
@@ -120,12 +132,12 @@ class WorkerExecutor(AsyncExecutor):
 
     def _observe(self, run: CellRun, title: str) -> None:
         super()._observe(run, title)
-        run.told = True
+        if not self.service.tells_all and self.late_output == "origin":
+            run.told = self.service.announces(run.number)
 
     def cell_started(self, run: CellRun) -> None:
         """Tell the host, if it wants to know."""
-        if self.service.tells_all:
-            super().cell_started(run)
+        super().cell_started(run)
         self.service.cell_started(run.number)
 
     def cell_ended(self, run: CellRun) -> None:
@@ -205,12 +217,13 @@ class Service:
     def take(self, received: Received[Any]) -> None:
         """Do what a message asks for, or begin to."""
         message = received.message
-        if isinstance(message, handshake.Hello):
-            self._greet(message)
-        elif isinstance(message, callbacks.Cancel):
-            self._stop_soon(message)
-        elif isinstance(message, requests.Request):
+        kind = type(message)
+        if kind in _REQUESTS:
             self._do(message, received)
+        elif kind is handshake.Hello:
+            self._greet(message)
+        elif kind is callbacks.Cancel:
+            self._stop_soon(message)
         else:
             self._calls.answer(received)
 
@@ -274,11 +287,13 @@ class Service:
         except Exception as error:  # a boundary: what a request meets is its answer
             self._fail(message.id, error)
             return
+        if answer is None:
+            return
         if isinstance(answer, Coroutine):
             parent = self._job(getattr(message, "parent", 0))
             task = self._task_of(parent, self._finish(message, answer))
             self._note_task(message.id, task)
-        elif answer is not None:
+        else:
             self._reply(answer, buffers)
 
     def _note_task(self, request: int, task: asyncio.Task[None]) -> None:
@@ -428,11 +443,15 @@ class Service:
         context.run(current_job.set, parent)
         return asyncio.Task(work, loop=self._loop, context=context)
 
+    def announces(self, number: int) -> bool:
+        """Whether the host wants an answer when the code of a cell is about to run."""
+        request = self._owed.get(number)
+        return request is not None and request.announce
+
     def cell_started(self, number: int) -> None:
         """The code of a cell is about to run. Threads: the cell's."""
-        request = self._owed.get(number)
-        if request is not None and request.announce:
-            self._link.send(replies.Started(request.id))
+        if self.announces(number):
+            self._link.send(replies.Started(self._owed[number].id))
 
     def send_outcome(self, run: CellRun) -> None:
         """Send how a cell has ended, unless that was done. Threads: any."""

@@ -27,7 +27,7 @@ from isthmus.errors import (
     WorkerDied,
     WorkerStartError,
 )
-from isthmus.events import Event
+from isthmus.events import Event, Output
 from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.worker.callbacks import HostFunctions
@@ -36,6 +36,7 @@ from isthmus.worker.flight import Flight
 from isthmus.worker.host_calls import HostCalls
 from isthmus.worker.launch import Launch
 from isthmus.worker.process import WorkerProcess
+from isthmus.worker.slate import HostSlate
 from isthmus.worker.standstill import StandstillWatch
 
 NUDGE_SECONDS = 0.02
@@ -91,6 +92,7 @@ class Supervisor:
         self._fault: ProtocolError | None = None
         self.reason = ""
         self.is_closing = False
+        self._slate = HostSlate(flight.session, flight.tell)
         self._chores: set[asyncio.Task[None]] = set()
         self._standstill = standstill(self._ping) if standstill is not None else None
 
@@ -117,13 +119,14 @@ class Supervisor:
                     await self._connect()
                     await self._greeted
                 if opening is not None:
-                    await self.ask(requests.Open, **opening)
+                    await self.ask(requests.Open, slate=self._slate.make(), **opening)
             is_open = True
         except TimeoutError as error:
             raise self._start_error(f"it did not answer in {timeout} s") from error
         except (WorkerDied, OSError, RemoteError, MessageTooLargeError) as error:
             raise self._start_error(str(error)) from error
         finally:
+            self._slate.unlink()
             if not is_open and self._process is not None:
                 self._process.kill()
                 await asyncio.wait({self._ended})
@@ -227,8 +230,12 @@ class Supervisor:
     def _take(self, received: Received[Any]) -> None:
         """Take what is no last answer."""
         message = received.message
-        if isinstance(message, Event):
+        if isinstance(message, Output):
+            self._slate.pass_on(message)
+        elif isinstance(message, Event):
             self.flight.tell(message)
+        elif isinstance(message, callbacks.Held):
+            self._slate.watch()
         elif isinstance(message, _OF_FUNCTIONS):
             self._calls.take(received)
         elif isinstance(message, handshake.Welcome):
@@ -305,7 +312,7 @@ class Supervisor:
         self.is_closing = True
         try:
             if self.death is None:
-                for cell in self.flight.cells:
+                for cell in reversed(self.flight.cells):  # or the next one begins where one ends
                     self.ask(requests.Interrupt, cell=cell).add_done_callback(look_at)
                 future = self.ask(requests.Close, timeout=timeout)
                 future.add_done_callback(look_at)  # this may be cancelled, and nobody wait for it
@@ -357,6 +364,7 @@ class Supervisor:
         """Say of what it died, to all who wait."""
         if self.death is not None:
             return
+        self._slate.end()
         if self._process is not None:
             self._process.drain()
         death = self.death = self._cause()

@@ -1,0 +1,191 @@
+"""What a worker holds back can be read by its host, once, and in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from isthmus import MemoryTransport, Output, OutputDropped, WorkerDied
+from isthmus.live_output import WINDOW_SECONDS
+from isthmus.worker.slate import BYTES, HostSlate, Slate
+from support import CONTEXTS, WAIT_SECONDS, NewWorker, eventually
+
+requirement = pytest.mark.requirement
+
+
+class _Both:
+    """Both sides of one slate, and what was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, str]] = []
+        self.host = HostSlate("demo", lambda it: self.told.append((it.cell, it.text)))
+        self.path = self.host.make()
+        self.slate = Slate(self.path, lambda _: self.host.watch())
+        self.host.unlink()
+
+    def send(self, cell: int, text: str, stream: str = "stdout") -> None:
+        """As a worker does."""
+        self.slate.wipe(cell)
+        self.host.pass_on(Output("demo", cell, stream, text))  # type: ignore[arg-type]
+
+    async def look(self) -> None:
+        """Wait until the host has looked."""
+        await asyncio.sleep(1.5 * WINDOW_SECONDS)
+
+
+@requirement("7.2-one-thread")
+async def test_what_is_held_back_is_told_once_and_in_order() -> None:
+    both = _Both()
+    assert not os.path.exists(both.path)  # noqa: ASYNC240 (in memory)
+    assert both.slate.write(1, "one\n")
+    await both.look()
+    assert both.slate.write(1, "two\n")
+    await both.look()
+    assert both.slate.write(1, "three\n")
+    assert both.told == [(1, "one\n"), (1, "two\n")]
+    both.send(1, "one\ntwo\nthree\nfour")
+    both.send(1, "four\n")
+    assert both.told[2:] == [(1, "three\nfour"), (1, "four\n")]
+    both.host.end()
+
+
+@requirement("7.2-one-thread")
+async def test_what_is_sent_in_pieces_is_told_once() -> None:
+    both = _Both()
+    both.slate.write(3, "123\n456\n")
+    await both.look()
+    both.send(3, "12")
+    both.send(3, "error\n", "stderr")
+    both.send(3, "3\n45")
+    both.send(3, "6\n789\n")
+    assert both.told == [(3, "123\n456\n"), (3, "error\n"), (3, "789\n")]
+    both.host.end()
+
+
+@requirement("7.2-one-thread")
+async def test_nothing_is_read_while_what_was_there_before_is_on_its_way() -> None:
+    told: list[str] = []
+    host = HostSlate("demo", lambda it: told.append(it.text))
+    begun: list[int] = []
+    slate = Slate(host.make(), begun.append)
+    slate.write(1, "one\n")
+    host.watch()
+    slate.wipe(1)  # and its message is on its way
+    slate.write(1, "two\n")
+    await asyncio.sleep(1.5 * WINDOW_SECONDS)
+    assert told == []
+    host.pass_on(Output("demo", 1, "stdout", "one\n"))
+    host.watch()
+    await asyncio.sleep(1.5 * WINDOW_SECONDS)
+    assert told == ["one\n", "two\n"]
+    assert begun == [1, 1]
+    host.end()
+
+
+@requirement("7.2-one-thread")
+async def test_what_cannot_be_on_the_slate_is_refused() -> None:
+    both = _Both()
+    assert both.slate.write(1, "ä\n")
+    assert not both.slate.write(2, "of another cell\n")
+    assert not both.slate.write(1, "a zero \0\n")
+    assert not both.slate.write(1, "a surrogate \udc80\n")
+    assert not both.slate.write(1, "x" * BYTES)
+    both.slate.wipe(2)
+    await both.look()
+    assert both.told == [(1, "ä\n")]
+    both.host.end()
+    both.host.end()
+
+
+@requirement("7.2-one-thread")
+async def test_where_there_is_no_memory_to_share_nothing_is_held(
+    monkeypatch: pytest.MonkeyPatch, transport: MemoryTransport, new_worker: NewWorker
+) -> None:
+    monkeypatch.setattr("isthmus.worker.slate._FOLDER", "/nowhere")
+    async with new_worker(transport=transport) as session:
+        result = await session.run("for n in range(200): print(n)")
+    assert result.stdout == "".join(f"{n}\n" for n in range(200))
+    assert len(transport.of_type(Output)) == 200
+
+
+@requirement("7.5-death")
+async def test_what_is_held_back_when_the_worker_dies_is_told(
+    transport: MemoryTransport, new_worker: NewWorker
+) -> None:
+    source = "import os\nfor n in range(300): print('line', n)\nos.kill(os.getpid(), 9)"
+    async with new_worker(transport=transport) as session:
+        for context in CONTEXTS:
+            with pytest.raises(WorkerDied) as died:
+                await session.run(source, context=context)
+            assert died.value.output.endswith("line 298\nline 299\n")
+            await session.restart()
+    text = "".join(it.text for it in transport.of_type(Output))
+    assert text == "".join(f"line {n}\n" for n in range(300)) * 3
+
+
+@requirement("7.2-one-thread")
+async def test_many_lines_come_whole_in_order_and_in_few_events(
+    transport: MemoryTransport, new_worker: NewWorker
+) -> None:
+    source = """for n in range(20_000):
+    print("ein Zeile für", n)
+    if n % 5_000 == 0:
+        import sys
+        print("error", n, file=sys.stderr)
+        display(n)"""
+    expected = "".join(f"ein Zeile für {n}\n" for n in range(20_000))
+    errors = "".join(f"error {n}\n" for n in range(0, 20_000, 5_000))
+    async with new_worker(transport=transport) as session:
+        for context in CONTEXTS:
+            result = await session.run(source, context=context)
+            assert (result.stdout, result.stderr) == (expected, errors)
+            assert len(result.displays) == 4
+    assert not transport.of_type(OutputDropped)
+    assert len(transport.of_type(Output)) < 3 * 2_000
+
+
+@requirement("7.2-one-thread")
+async def test_two_cells_that_print_at_once_keep_their_lines_apart(new_worker: NewWorker) -> None:
+    source = "for n in range(3_000): print({0!r}, n)"
+    async with new_worker() as session:
+        results = await asyncio.gather(
+            *(session.run(source.format(it), context="thread", concurrent=True) for it in "ab"),
+            session.run(source.format("c")),
+        )
+    for name, result in zip("abc", results, strict=True):
+        assert result.stdout == "".join(f"{name} {n}\n" for n in range(3_000))
+
+
+@requirement("7.2-one-thread")
+async def test_a_lone_line_is_shown_while_its_cell_goes_on(
+    transport: MemoryTransport, new_worker: NewWorker
+) -> None:
+    source = "for n in range(50): print(n)\nprint('lone')\nawait stop()"
+    seen = asyncio.Event()
+
+    async def stop() -> None:
+        await seen.wait()
+
+    async with new_worker(transport=transport, capabilities=[stop]) as session:
+        running = asyncio.ensure_future(session.run(source))
+        await eventually(lambda: "lone" in "".join(it.text for it in transport.of_type(Output)))
+        seen.set()
+        await asyncio.wait_for(running, WAIT_SECONDS)
+
+
+@requirement("7.3-descriptors")
+async def test_a_child_of_a_cell_leaves_the_slate_alone(new_worker: NewWorker) -> None:
+    source = """import os
+for n in range(100): print(n)
+pid = os.fork()
+if pid == 0:
+    for n in range(100): print("child")
+    os._exit(0)
+_ = os.waitpid(pid, 0)
+print("end")"""
+    async with new_worker() as session:
+        lines = (await session.run(source)).stdout.splitlines()
+    assert [it for it in lines if it != "child"] == [*map(str, range(100)), "end"]
+    assert not [it for it in os.listdir("/dev/shm") if it.startswith(f"isthmus-{os.getpid()}-")]
