@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -22,7 +21,6 @@ from isthmus.capabilities import Capability, CapabilitySource, by_name
 from isthmus.context_bridge import CONTEXTS, RequestedContext
 from isthmus.durations import checked_seconds
 from isthmus.ending import CloseReport
-from isthmus.errors import WorkerDied
 from isthmus.events import CellResult
 from isthmus.executor import BLOCKED_SECONDS, LateOutput
 from isthmus.failures import Kind
@@ -33,10 +31,9 @@ from isthmus.output import DEFAULT_OUTPUT_LIMIT
 from isthmus.ownership import LedgerEntry
 from isthmus.transport import Emitter, Transport
 from isthmus.values import pack
-from isthmus.wire import callbacks, replies, requests
+from isthmus.wire import replies, requests
 from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import MainProgram, NameDescription, Value
-from isthmus.worker.alarm import Alarm
 from isthmus.worker.answers import (
     AnswerReader,
     counts_of,
@@ -47,13 +44,12 @@ from isthmus.worker.answers import (
     text_of,
 )
 from isthmus.worker.callbacks import HostFunctions
-from isthmus.worker.connection import Answer
 from isthmus.worker.flight import Flight
 from isthmus.worker.fork_server import ForkServer
-from isthmus.worker.host_calls import current_caller
 from isthmus.worker.launch import Launch
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.lives import Lives
+from isthmus.worker.remote_cells import RemoteCells
 from isthmus.worker.standstill import StandstillWatch
 from isthmus.worker.supervisor import Supervisor, look_at
 
@@ -187,7 +183,7 @@ class WorkerSession:
         for each, fn in given.items():
             functions.add(each, fn)
         self._read = AnswerReader(trusted)
-        self._number = 0
+        self._cells = RemoteCells(self._lives, functions, grace)
         self._closing: asyncio.Task[None] | None = None
         self._close_report: CloseReport | None = None
 
@@ -249,7 +245,7 @@ class WorkerSession:
             raise TypeError(f"a cell's source must be a str, not {type(code).__name__}")
         fields = self._fields(context, timeout, concurrent, atomic, title)
         return await self._lives.at_home(
-            self._run(requests.RunCell, (), source=code, filename=filename, **fields)
+            self._cells.run(requests.RunCell, (), source=code, filename=filename, **fields)
         )
 
     async def execute(self, /, code: str, **options: Any) -> Any:
@@ -291,7 +287,9 @@ class WorkerSession:
         buffers: list[Buffer] = []
         arguments = _packed((tuple(args), dict(kwargs or {})), buffers, f"arguments of {name}()")
         return await self._lives.at_home(
-            self._run(requests.CallFunction, buffers, name=name, arguments=arguments, **fields)
+            self._cells.run(
+                requests.CallFunction, buffers, name=name, arguments=arguments, **fields
+            )
         )
 
     async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -316,62 +314,6 @@ class WorkerSession:
             "title": title,
         }
 
-    async def _run(
-        self, kind: Callable[..., Any], buffers: Sequence[Buffer], **fields: Any
-    ) -> CellResult:
-        """Have a cell run, to its outcome or to the end of its time."""
-        worker = self._lives.supervisor or await self._lives.worker()
-        flight = worker.flight
-        self._number = number = self._number + 1
-        flight.add(number)
-        worker.note_cell()
-        try:
-            make = partial(kind, cell=number, parent=self._calling_cell(), **fields)
-            request, outcome = worker.ask_numbered(make, partial(flight.result, number), buffers)
-            outcome.leave = partial(self._cancel, worker, number, request, outcome)
-            if fields["timeout"] in (None, float("inf")):
-                result: CellResult = await outcome
-                return result
-            return await self._outcome_in_time(worker, number, outcome, fields)
-        finally:
-            flight.drop(number)
-
-    def _calling_cell(self) -> int:
-        """The cell for which this code is at work, as a function that the cell has called; or 0."""
-        caller = current_caller.get()
-        return caller.cell if caller is not None and caller.functions is self._functions else 0
-
-    async def _outcome_in_time(
-        self,
-        worker: Supervisor,
-        number: int,
-        outcome: Answer,
-        fields: Mapping[str, Any],
-    ) -> CellResult:
-        """Wait for an outcome; the worker itself sees to the deadline, unless it hangs."""
-        started, overdue = time.monotonic(), f"cell {number} did not end by its deadline"
-
-        def expire() -> None:
-            if not outcome.done():
-                worker.kill(overdue)
-
-        alarm = Alarm(fields["timeout"] + self._grace, expire)
-        try:
-            result: CellResult = await outcome
-            return result
-        except WorkerDied as death:
-            if worker.reason != overdue:
-                raise
-            duration = time.monotonic() - started
-            return worker.flight.unfinished(number, fields["context"], death, duration)
-        finally:
-            alarm.cancel()
-
-    def _cancel(self, worker: Supervisor, number: int, request: int, outcome: Answer) -> None:
-        """Whoever waits for the outcome of a cell is cancelled: so is the cell."""
-        worker.send(callbacks.Cancel(request))
-        worker.pursue((number,), outcome, f"cell {number} could not be cancelled")
-
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop a cell: the one with this number, or all that run.
 
@@ -382,22 +324,7 @@ class WorkerSession:
 
         Threads: any; signal handlers too.
         """
-        worker, loop = self._lives.supervisor, self._lives.loop
-        flying = () if worker is None else worker.flight.cells
-        cells = [number for number in flying if cell in (None, number)]
-        if not cells or loop is None:
-            return False
-        loop.call_soon_threadsafe(self._interrupt, cells)
-        return True
-
-    def _interrupt(self, cells: list[int]) -> None:
-        worker = self._lives.supervisor
-        for cell in cells:
-            if worker is None or worker.death is not None:
-                return
-            noticed = worker.ask(requests.Interrupt, cell=cell)
-            noticed.add_done_callback(look_at)
-            worker.pursue((cell,), noticed, f"cell {cell} could not be interrupted")
+        return self._cells.interrupt(cell)
 
     # -- names -------------------------------------------------------------------------------
 

@@ -1,0 +1,126 @@
+"""Cells in a worker, as its host sees them: begun, waited for, stopped. Owns their numbers.
+
+Refuses to know: what a cell is made of, how a worker is started.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from isthmus.errors import WorkerDied
+from isthmus.events import CellResult
+from isthmus.wire import callbacks, requests
+from isthmus.wire.frames import Buffer
+from isthmus.worker.alarm import Alarm
+from isthmus.worker.callbacks import HostFunctions
+from isthmus.worker.connection import Answer
+from isthmus.worker.host_calls import current_caller
+from isthmus.worker.lives import Lives
+from isthmus.worker.supervisor import Supervisor, look_at
+
+
+class RemoteCells:
+    """The cells of one session, over all its processes.
+
+    Arguments:
+        lives: The processes.
+        functions: What cells may call of the host.
+        grace_seconds: How long a worker may take to end a cell before it is killed.
+
+    Threads: the loop's, but for :meth:`interrupt`.
+    """
+
+    def __init__(self, lives: Lives, functions: HostFunctions, grace_seconds: float) -> None:
+        self._lives = lives
+        self._functions = functions
+        self._grace = grace_seconds
+        self._number = 0
+
+    async def run(
+        self, kind: Callable[..., Any], buffers: Sequence[Buffer], **fields: Any
+    ) -> CellResult:
+        """Have a cell run, to its outcome or to the end of its time.
+
+        Arguments:
+            kind: The message that asks for it.
+            buffers: What goes along with that.
+            fields: Its fields.
+
+        Raises:
+            WorkerDied: The process has ended, before or meanwhile.
+
+        Cancel: cancels the cell, waits for its end, then goes on.
+        """
+        worker = self._lives.supervisor or await self._lives.worker()
+        flight = worker.flight
+        self._number = number = self._number + 1
+        flight.add(number)
+        worker.note_cell()
+        try:
+            make = partial(kind, cell=number, parent=self._calling_cell(), **fields)
+            request, outcome = worker.ask_numbered(make, partial(flight.result, number), buffers)
+            outcome.leave = partial(self._cancel, worker, number, request, outcome)
+            if fields["timeout"] in (None, float("inf")):
+                result: CellResult = await outcome
+                return result
+            return await self._outcome_in_time(worker, number, outcome, fields)
+        finally:
+            flight.drop(number)
+
+    def _calling_cell(self) -> int:
+        """The cell for which this code is at work, as a function that the cell has called; or 0."""
+        caller = current_caller.get()
+        return caller.cell if caller is not None and caller.functions is self._functions else 0
+
+    async def _outcome_in_time(
+        self,
+        worker: Supervisor,
+        number: int,
+        outcome: Answer,
+        fields: Mapping[str, Any],
+    ) -> CellResult:
+        """Wait for an outcome; the worker itself sees to the deadline, unless it hangs."""
+        started, overdue = time.monotonic(), f"cell {number} did not end by its deadline"
+
+        def expire() -> None:
+            if not outcome.done():
+                worker.kill(overdue)
+
+        alarm = Alarm(fields["timeout"] + self._grace, expire)
+        try:
+            result: CellResult = await outcome
+            return result
+        except WorkerDied as death:
+            if worker.reason != overdue:
+                raise
+            duration = time.monotonic() - started
+            return worker.flight.unfinished(number, fields["context"], death, duration)
+        finally:
+            alarm.cancel()
+
+    def _cancel(self, worker: Supervisor, number: int, request: int, outcome: Answer) -> None:
+        """Whoever waits for the outcome of a cell is cancelled: so is the cell."""
+        worker.send(callbacks.Cancel(request))
+        worker.pursue((number,), outcome, f"cell {number} could not be cancelled")
+
+    def interrupt(self, cell: int | None) -> bool:
+        """Stop a cell, or all that run; whether there was one. Threads: any."""
+        worker, loop = self._lives.supervisor, self._lives.loop
+        flying = () if worker is None else worker.flight.cells
+        cells = [number for number in flying if cell in (None, number)]
+        if not cells or loop is None:
+            return False
+        loop.call_soon_threadsafe(self._interrupt, cells)
+        return True
+
+    def _interrupt(self, cells: list[int]) -> None:
+        worker = self._lives.supervisor
+        for cell in cells:
+            if worker is None or worker.death is not None:
+                return
+            noticed = worker.ask(requests.Interrupt, cell=cell)
+            noticed.add_done_callback(look_at)
+            worker.pursue((cell,), noticed, f"cell {cell} could not be interrupted")
