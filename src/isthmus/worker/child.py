@@ -59,10 +59,10 @@ def main(arguments: Sequence[str]) -> None:
             leave(error)
         if host_has_gone:
             _end_group()
-    _leave()
+    _leave(link)
 
 
-def _leave() -> None:
+def _leave(link: Link) -> None:
     """End the process as an interpreter ends, but for taking its modules apart one by one.
 
     The system does that at once, and without touching memory that is shared with a fork server.
@@ -71,6 +71,7 @@ def _leave() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # cells have set, or closed, it
             stream.flush()
+    link.part()
     os._exit(0)
 
 

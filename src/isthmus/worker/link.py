@@ -27,6 +27,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Protocol
 
@@ -44,6 +45,11 @@ from isthmus.worker.shared_memory import MemoryChannel, Parcel
 from isthmus.worker.slate import Slate
 
 _FOLDER = os.path.dirname(__file__)
+
+PARTING_SECONDS = 1.0
+"""How long the host may take to close its end of the connection; from the air."""
+
+_SCRATCH_BYTES = 1 << 16
 
 
 class Receiver(Protocol):
@@ -292,6 +298,19 @@ class Link:
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self._socket.fileno()
+
+    def part(self) -> None:
+        """Say no more, and wait until the host has heard all, and has closed its end.
+
+        A socket that is closed while something in it is unread takes back, on Linux, what the other
+        end has not read yet; and the host may just have answered something.
+        """
+        signal.signal(SIGNAL, signal.SIG_IGN)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            self._socket.settimeout(PARTING_SECONDS)
+            while self._socket.recv(_SCRATCH_BYTES):
+                pass
 
     def _after_fork(self) -> None:
         """In a child process of the worker: the connection is the parent's.
