@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from isthmus import (
     WorkerStartError,
 )
 from isthmus.errors import PeerError, WorkerError
-from isthmus.wire import handshake, replies
+from isthmus.wire import callbacks, handshake, replies, requests
 from isthmus.wire.codec import Encoder
 from isthmus.wire.limits import Limits
 from isthmus.wire.parts import Value
+from isthmus.worker.connection import HostConnection
 from support import WAIT_SECONDS, run_in_child, wait_until
 
 requirement = pytest.mark.requirement
@@ -336,3 +338,23 @@ def test_however_a_host_ends_its_workers_end_whatever_they_do(end: str) -> None:
     pids = [int(it) for it in ended.stdout.split()]
     assert len(pids) == 7, ended
     wait_until(lambda: not any(map(_runs, pids)))
+
+
+@requirement("7.5-death")
+async def test_what_a_worker_has_said_before_it_went_is_heard_though_a_write_finds_that_out() -> (
+    None
+):
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    greeted, lost = loop.create_future(), loop.create_future()
+    connection = HostConnection(greeted.set_result, lost.set_result)
+    await loop.create_unix_connection(lambda: connection, sock=ours)
+    connection.send(handshake.Hello(handshake.VERSIONS))
+    theirs.sendall(frame(handshake.Welcome(1)))
+    await greeted
+    number, answer = connection.ask(lambda number: requests.Open(number, name="demo"), None)
+    theirs.sendall(frame(replies.Done(number)))
+    theirs.close()
+    connection.send(callbacks.Cancel(number))
+    assert await answer == replies.Done(number)
+    assert await lost is None

@@ -8,8 +8,10 @@ Threads: the loop's.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from isthmus.errors import ProtocolError, RemoteError, ValueLoadError
@@ -106,7 +108,20 @@ class HostConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Say that nothing more will come."""
+        if exc is not None and self._fault is None:
+            self._read_rest()
         self._on_lost(self._fault)
+
+    def _read_rest(self) -> None:
+        """Take what the worker has said before it went, where it was a write that has found out.
+
+        asyncio's transports close their socket after this; uvloop's have done so.
+        """
+        assert self._transport is not None
+        wire = self._transport.get_extra_info("socket")
+        with suppress(OSError):
+            while self._fault is None and (count := os.readv(wire.fileno(), [self.get_buffer(-1)])):
+                self.buffer_updated(count)
 
     # -- the beginning, and memory -----------------------------------------------------------
 

@@ -305,7 +305,8 @@ class Link:
         A socket that is closed while something in it is unread takes back, on Linux, what the other
         end has not read yet; and the host may just have answered something.
         """
-        signal.signal(SIGNAL, signal.SIG_IGN)
+        if SIGNAL is not None:
+            signal.signal(SIGNAL, signal.SIG_IGN)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
             self._socket.settimeout(PARTING_SECONDS)
