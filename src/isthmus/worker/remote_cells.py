@@ -60,7 +60,7 @@ class RemoteCells:
         flight.add(number)
         worker.note_cell()
         try:
-            make = partial(kind, cell=number, parent=self._calling_cell(), **fields)
+            make = partial(kind, cell=number, parent=self.calling_cell(), **fields)
             request, outcome = worker.ask_numbered(make, partial(flight.result, number), buffers)
             outcome.leave = partial(self._cancel, worker, number, request, outcome)
             if fields["timeout"] in (None, float("inf")):
@@ -70,7 +70,7 @@ class RemoteCells:
         finally:
             flight.drop(number)
 
-    def _calling_cell(self) -> int:
+    def calling_cell(self) -> int:
         """The cell for which this code is at work, as a function that the cell has called; or 0."""
         caller = current_caller.get()
         return caller.cell if caller is not None and caller.functions is self._functions else 0

@@ -512,7 +512,8 @@ class WorkerSession:
 
         See :meth:`Session.reset`; where that is not enough, :meth:`restart` leaves nothing.
         """
-        ended = await self._asked(requests.Reset, timeout=timeout, parent=self._calling_cell())
+        parent = self._cells.calling_cell()
+        ended = await self._asked(requests.Reset, timeout=timeout, parent=parent)
         return report_of(ended)
 
     async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
@@ -539,7 +540,7 @@ class WorkerSession:
         try:
             await asyncio.shield(self._closing)
         except asyncio.CancelledError:
-            if not self._calling_cell():  # else it is that cell's end which cancels
+            if not self._cells.calling_cell():  # else it is that cell's end which cancels
                 self._closing.cancel()
                 await asyncio.wait({self._closing})
             raise
