@@ -27,7 +27,6 @@ from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
 from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
-from isthmus.events import Display, Event, Output, OutputDropped
 from isthmus.executor import AsyncExecutor
 from isthmus.jobs import Job, current_job
 from isthmus.name_descriptions import described_names
@@ -43,59 +42,10 @@ from isthmus.worker.calls import Calls
 from isthmus.worker.capture import Capture
 from isthmus.worker.leaving import leave
 from isthmus.worker.link import Link
+from isthmus.worker.link_transport import LinkTransport
 from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import RemoteCapability
-from isthmus.worker.slate import Slate
 from isthmus.worker.usage import own_usage
-
-LINES_AT_ONCE = 4
-"""Lines that are sent at once, in each fiftieth of a second, before more are held back; from the
-air. Whoever looks on sees the first ones at once."""
-
-_OUTPUT = (Output, OutputDropped, Display)
-
-
-class LinkTransport:
-    """Sends events to the host. What is held back, because it comes fast, is on the slate: code
-    that never lets go may follow it. Where there is no slate each line is sent at once.
-
-    Arguments:
-        link: The connection.
-        capture: What was written to descriptors.
-        opened: What the host has asked for.
-    """
-
-    def __init__(self, link: Link, capture: Capture, opened: requests.Open) -> None:
-        self.all_events = opened.events
-        self.wants_mime = opened.mime
-        self._session = opened.name
-        self._capture = capture
-        self._link = link
-        self.lines_at_once = sys.maxsize
-        if opened.slate:
-            slate = Slate(opened.slate, self._hold)
-            link.slate = slate
-            self.lines_at_once, self.hold, self.let_go = LINES_AT_ONCE, slate.write, slate.wipe
-
-    def _hold(self, cell: int) -> None:
-        self._link.send(callbacks.Held(cell))
-
-    def send(self, event: Event) -> None:
-        """Write *event* to the host; in a child process of the worker, to its own streams."""
-        if self._link.forked:
-            if isinstance(event, Output):
-                descriptor = 1 if event.stream == "stdout" else 2
-                os.write(descriptor, event.text.encode("utf-8", "backslashreplace"))
-        elif isinstance(event, _OUTPUT):
-            self.send_captured(event.cell)
-            self._link.send(event)
-        elif self.all_events:
-            self._link.send(event)
-
-    def send_captured(self, cell: int) -> None:
-        """Send what was written to descriptors until now, as output of *cell*."""
-        for stream, text in self._capture.take():
-            self._link.send(Output(self._session, cell, stream, text))
 
 
 class WorkerExecutor(AsyncExecutor):
