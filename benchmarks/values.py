@@ -11,12 +11,10 @@ import importlib.util
 import mmap
 import os
 import socket
-import subprocess
-import sys
-from types import TracebackType
 
 from benchmarks import memory_child
 from benchmarks.measure import Case, Figure, cpu_clock, interleaved
+from benchmarks.worker_floors import SocketChild
 from isthmus import WorkerSession
 
 BYTES = 100_000_000
@@ -32,35 +30,19 @@ ROUNDS = 9
 """At most: of a gigabyte each."""
 
 
-class MemoryFloor:
+class MemoryFloor(SocketChild):
     """A child that fills and passes memory.
 
     Arguments:
         size: Bytes.
+
+    Attributes:
+        size: The same.
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __enter__(self) -> MemoryFloor:
-        """Start it."""
-        self._connection, theirs = socket.socketpair()
-        number = theirs.fileno()
-        command = [sys.executable, memory_child.__file__, str(number), str(self._size)]
-        self._child = subprocess.Popen(command, pass_fds=[number])
-        self._clock = cpu_clock(self._child.pid)
-        theirs.close()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        """End it."""
-        self._connection.close()
-        self._child.wait()
+        super().__init__(memory_child.__file__, str(size))
+        self.size = size
 
     async def mapped(self) -> float:
         """Seconds until the memory is mapped."""
@@ -74,9 +56,9 @@ class MemoryFloor:
         start = self._clock()
         self._connection.send(b"m")
         _, (descriptor,), _, _ = socket.recv_fds(self._connection, 1, 1)
-        value = mmap.mmap(descriptor, self._size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        value = mmap.mmap(descriptor, self.size, mmap.MAP_PRIVATE, mmap.PROT_READ)
         os.close(descriptor)
-        assert len(bytes(memoryview(value)) if copied else value) == self._size
+        assert len(bytes(memoryview(value)) if copied else value) == self.size
         return self._clock() - start
 
 
@@ -101,31 +83,30 @@ async def values(rounds: int) -> list[Figure]:
 
 
 async def _bytes(rounds: int) -> Figure:
-    async with WorkerSession() as session:
-        await session.execute(f"value = b'x' * {BYTES}")
-        with MemoryFloor(BYTES) as floor:
-            cases = {"floor": floor.copied, "get": _get(session, BYTES)}
-            samples = await interleaved(cases, rounds)
-    return _figure(
-        "`bytes` of 100 MB, host ← worker",
-        samples.median("get"),
-        samples.median("floor"),
-        "memory filled, passed, mapped, copied out",
-    )
+    source, words = f"value = b'x' * {BYTES}", "memory filled, passed, mapped, copied out"
+    floor = MemoryFloor(BYTES)
+    return await _got("`bytes` of 100 MB", source, floor, floor.copied, words=words, rounds=rounds)
 
 
 async def _array(rounds: int) -> Figure:
-    async with WorkerSession() as session:
-        await session.execute(f"import numpy; value = numpy.ones({ARRAY_BYTES}, 'b')")
-        with MemoryFloor(ARRAY_BYTES) as floor:
-            cases = {"floor": floor.mapped, "get": _get(session, ARRAY_BYTES)}
-            samples = await interleaved(cases, rounds)
-    return _figure(
-        "array of numpy of 1 GB, host ← worker",
-        samples.median("get"),
-        samples.median("floor"),
-        "memory filled, passed, mapped",
+    source = f"import numpy; value = numpy.ones({ARRAY_BYTES}, 'b')"
+    floor, words = MemoryFloor(ARRAY_BYTES), "memory filled, passed, mapped"
+    return await _got(
+        "array of numpy of 1 GB", source, floor, floor.mapped, words=words, rounds=rounds
     )
+
+
+async def _got(
+    what: str, source: str, floor: MemoryFloor, by_floor: Case, *, words: str, rounds: int
+) -> Figure:
+    """What it costs to get from a worker what *source* makes there, beside *by_floor*."""
+    async with WorkerSession() as session:
+        await session.execute(source)
+        with floor:
+            cases = {"floor": by_floor, "get": _get(session, floor.size)}
+            samples = await interleaved(cases, rounds)
+    work = f"{what}, host ← worker"
+    return _figure(work, samples.median("get"), samples.median("floor"), words)
 
 
 def _figure(work: str, measured: float, floor: float, words: str) -> Figure:

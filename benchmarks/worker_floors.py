@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -18,14 +19,23 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-class PingPong:
-    """A child that compiles and executes what it is sent."""
+class SocketChild:
+    """A child at the other end of a socket, whose number is its first argument.
 
-    def __enter__(self) -> PingPong:
+    Arguments:
+        script: Its program.
+        arguments: What else it is given.
+    """
+
+    def __init__(self, script: str, *arguments: str) -> None:
+        self._script = script
+        self._arguments = arguments
+
+    def __enter__(self) -> Self:
         """Start it."""
         self._connection, theirs = socket.socketpair()
         number = theirs.fileno()
-        command = [sys.executable, floor_child.__file__, str(number)]
+        command = [sys.executable, self._script, str(number), *self._arguments]
         self._child = subprocess.Popen(command, pass_fds=[number])
         self._clock = cpu_clock(self._child.pid)
         theirs.close()
@@ -40,6 +50,13 @@ class PingPong:
         """End it."""
         self._connection.close()
         self._child.wait()
+
+
+class PingPong(SocketChild):
+    """A child that compiles and executes what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(floor_child.__file__)
 
     def one_by_one(self, source: str, count: int) -> float:
         """Seconds for each of *count* requests that wait for their answers."""

@@ -12,12 +12,13 @@ import pydoc
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 import isthmus
+from async_functions import Adder, Later, add, returns_coroutine, returns_future
 from either_home import error_name, message_of
 from isthmus import (
     AnySession,
@@ -33,47 +34,6 @@ from isthmus import (
 from support import LoopThread, cell, eventually
 
 VAR: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="nothing")
-
-
-async def add(number: int, step: int = 1) -> int:
-    """Add *step* to *number*."""
-    await asyncio.sleep(0)
-    return number + step
-
-
-class Adder:
-    """Adds."""
-
-    async def __call__(self, number: int) -> int:
-        """Add one, later."""
-        return await add(number)
-
-    async def method(self, number: int) -> int:
-        """Add one in a method."""
-        return await add(number)
-
-
-def returns_coroutine(number: int) -> Awaitable[int]:
-    """No coroutine function, yet async."""
-    return add(number)
-
-
-def returns_future(number: int) -> Awaitable[int]:
-    """Give an awaitable that is no coroutine."""
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    future.set_result(number + 1)
-    return future
-
-
-class Later:
-    """An awaitable of a class of its own."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __await__(self) -> Any:
-        """Step a coroutine."""
-        return add(self.number).__await__()
 
 
 KINDS = {

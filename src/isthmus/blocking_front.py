@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import wait
 from contextlib import ExitStack
 from dataclasses import replace
 from types import FunctionType, TracebackType
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from isthmus.async_namespace import CLEAN_UP_SECONDS
 from isthmus.background_loop import BackgroundLoop
+from isthmus.capabilities import Capability
 from isthmus.ending import CloseReport
 from isthmus.errors import DeadlockError, InternalError
 from isthmus.jobs import current_job
@@ -25,7 +26,24 @@ from isthmus.portal import crossing_here, run_sync
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S")
+
+
+class Driven(Protocol):
+    """What is asked of a session of whichever kind."""
+
+    @property
+    def capabilities(self) -> Mapping[str, Capability]:
+        """What cells may call of the host, by name."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+
+    async def close(self, timeout: float = ...) -> CloseReport:
+        """End it."""
+
+
+S = TypeVar("S", bound=Driven)
 
 SLACK_SECONDS = 1.0
 """How much longer than a session needs to wait for its end on a busy machine; from the air."""
@@ -35,6 +53,13 @@ def named_like(method: Callable[..., Any], made: Callable[P, R]) -> Callable[P, 
     """Give *made* the name, signature and docstring of *method*, whose place it takes."""
     functools.update_wrapper(made, method)
     return made
+
+
+def with_options_of(
+    method: Callable[Concatenate[S, P], None],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[BlockingFront[S], P], None]]:
+    """Decorate a method that hands on whatever *method* takes: it gets the signature of that."""
+    return lambda made: named_like(method, made)
 
 
 def blocking(
@@ -131,10 +156,6 @@ class BlockingFront(ABC, Generic[S]):
     # -- what the kinds of session differ in -------------------------------------------------
 
     @abstractmethod
-    def _closing(self, timeout: float) -> Coroutine[Any, Any, CloseReport]:
-        """Close the session."""
-
-    @abstractmethod
     def _closing_seconds(self, timeout: float) -> float:
         """How long that may take."""
 
@@ -146,13 +167,10 @@ class BlockingFront(ABC, Generic[S]):
     def _running_cells(self) -> tuple[int, ...]:
         """Numbers of the cells that have not ended. Threads: any."""
 
-    @abstractmethod
-    def _is_closed(self) -> bool:
-        """Whether the session has ended by itself."""
-
-    @abstractmethod
-    def _ending(self) -> Callable[[], Coroutine[Any, Any, CloseReport]]:
-        """What closes the session, without a reference to this object."""
+    @property
+    def capabilities(self) -> Mapping[str, Capability]:
+        """What cells may call of the host, by name. A live, read-only view."""
+        return self.session.capabilities
 
     # -- waiting -----------------------------------------------------------------------------
 
@@ -188,7 +206,7 @@ class BlockingFront(ABC, Generic[S]):
     @property
     def closed(self) -> bool:
         """Whether the session has ended, or is about to."""
-        return self._background.ending or self._is_closed()
+        return self._background.ending or self.session.closed
 
     def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
         """End the session, its loop and the thread of that; wait for it all.
@@ -207,7 +225,7 @@ class BlockingFront(ABC, Generic[S]):
         """
         if self._runs_here or self._is_in_own_cell():
             raise self._deadlock("close")
-        closing = self._background.end(functools.partial(self._closing, timeout))
+        closing = self._background.end(functools.partial(self.session.close, timeout))
         bound = self._closing_seconds(timeout) + SLACK_SECONDS
         if not self._background.answers(timeout) or not wait([closing], bound).done:
             return CloseReport(cells=self._running_cells(), loop=True)  # something hogs it
@@ -237,4 +255,4 @@ class BlockingFront(ABC, Generic[S]):
                 f"unclosed {self._kind} {self.name!r}", ResourceWarning, stacklevel=2, source=self
             )
         finally:
-            self._background.end(self._ending())
+            self._background.end(self.session.close)  # which holds no reference to this object

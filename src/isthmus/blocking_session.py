@@ -6,38 +6,23 @@ one that is awaited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, Self
 
 from isthmus.answers import ReadyDict
 from isthmus.blocking_front import (
     BlockingFront,
     at_once,
     blocking,
-    named_like,
     on_the_loop,
     passed_on,
+    with_options_of,
 )
-from isthmus.capabilities import Capability
-from isthmus.ending import CloseReport
+from isthmus.ending import CLOSING_STEPS
 from isthmus.jobs import current_job
 from isthmus.namespace_view import NamespaceView
 from isthmus.portal import crossing_here
 from isthmus.session import Session
-
-P = ParamSpec("P")
-
-CLOSING_STEPS = 4
-"""For how many things in turn :meth:`Session.close` waits: cells and tasks, async generators, and
-threads; and one more, for what it does in between."""
-
-
-def _with_options_of(
-    method: Callable[Concatenate[Session, P], None],
-) -> Callable[[Callable[..., None]], Callable[Concatenate[BlockingSession, P], None]]:
-    """Decorate a method that hands on whatever *method* takes: it gets the signature of that."""
-    return lambda made: named_like(method, made)
 
 
 class BlockingSession(BlockingFront[Session]):
@@ -67,7 +52,7 @@ class BlockingSession(BlockingFront[Session]):
 
     _kind = "blocking session"
 
-    @_with_options_of(Session.__init__)
+    @with_options_of(Session.__init__)
     def __init__(self, name: str = "session", **options: Any) -> None:
         super().__init__(partial(Session, name, **options), name)
 
@@ -103,11 +88,6 @@ class BlockingSession(BlockingFront[Session]):
     inject_capability = on_the_loop(Session.inject_capability)
     revoke_capability = passed_on(Session.revoke_capability)
 
-    @property
-    def capabilities(self) -> Mapping[str, Capability]:
-        """What cells may call of the host, by name. A live, read-only view."""
-        return self.session.capabilities
-
     # -- coroutines --------------------------------------------------------------------------
 
     await_pending_coroutines = blocking(Session.await_pending_coroutines)
@@ -126,15 +106,6 @@ class BlockingSession(BlockingFront[Session]):
     # -- the end -----------------------------------------------------------------------------
 
     reset = blocking(Session.reset)
-
-    def _is_closed(self) -> bool:
-        return self.session.closed
-
-    def _closing(self, timeout: float) -> Coroutine[Any, Any, CloseReport]:
-        return self.session.close(timeout)
-
-    def _ending(self) -> Callable[[], Coroutine[Any, Any, CloseReport]]:
-        return self.session.close
 
     def _closing_seconds(self, timeout: float) -> float:
         return CLOSING_STEPS * timeout

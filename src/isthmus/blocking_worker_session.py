@@ -6,24 +6,12 @@ from the one that is awaited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, Self
 
-from isthmus.blocking_front import BlockingFront, blocking, named_like, on_the_loop, passed_on
-from isthmus.capabilities import Capability
-from isthmus.ending import CloseReport
+from isthmus.blocking_front import BlockingFront, blocking, on_the_loop, passed_on, with_options_of
 from isthmus.worker.session import WorkerSession
 from isthmus.worker.supervisor import closing_seconds
-
-P = ParamSpec("P")
-
-
-def _with_options_of(
-    method: Callable[Concatenate[WorkerSession, P], None],
-) -> Callable[[Callable[..., None]], Callable[Concatenate[BlockingWorkerSession, P], None]]:
-    """Decorate a method that hands on whatever *method* takes: it gets the signature of that."""
-    return lambda made: named_like(method, made)
 
 
 class BlockingWorkerSession(BlockingFront[WorkerSession]):
@@ -50,7 +38,7 @@ class BlockingWorkerSession(BlockingFront[WorkerSession]):
 
     _kind = "blocking worker session"
 
-    @_with_options_of(WorkerSession.__init__)
+    @with_options_of(WorkerSession.__init__)
     def __init__(self, name: str = "session", **options: Any) -> None:
         super().__init__(partial(WorkerSession, name, **options), name)
 
@@ -86,11 +74,6 @@ class BlockingWorkerSession(BlockingFront[WorkerSession]):
     inject_capability = on_the_loop(WorkerSession.inject_capability)
     revoke_capability = passed_on(WorkerSession.revoke_capability)
 
-    @property
-    def capabilities(self) -> Mapping[str, Capability]:
-        """What cells may call of the host, by name. A live, read-only view."""
-        return self.session.capabilities
-
     # -- coroutines --------------------------------------------------------------------------
 
     await_pending_coroutines = blocking(WorkerSession.await_pending_coroutines)
@@ -112,15 +95,6 @@ class BlockingWorkerSession(BlockingFront[WorkerSession]):
     # -- the end -----------------------------------------------------------------------------
 
     reset = blocking(WorkerSession.reset)
-
-    def _is_closed(self) -> bool:
-        return self.session.closed
-
-    def _closing(self, timeout: float) -> Coroutine[Any, Any, CloseReport]:
-        return self.session.close(timeout)
-
-    def _ending(self) -> Callable[[], Coroutine[Any, Any, CloseReport]]:
-        return self.session.close
 
     def _closing_seconds(self, timeout: float) -> float:
         return closing_seconds(timeout, self.session._grace)

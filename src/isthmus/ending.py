@@ -31,6 +31,10 @@ from isthmus.ownership import Ownership, state_of
 from isthmus.task_factory import end_with, own
 from isthmus.winding_down import have_ended, wind_down
 
+CLOSING_STEPS = 4
+"""For how many things in turn a session waits that is closed: cells and tasks, async generators,
+threads; and one more, for what it does in between."""
+
 _log = logging.getLogger("isthmus.session")
 _log.addHandler(logging.NullHandler())  # all that it says is in the report as well
 

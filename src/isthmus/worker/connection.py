@@ -21,11 +21,11 @@ from isthmus.wire import handshake
 from isthmus.wire.catalogue import ALL_REPLIES, INTERIM
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation, Phase
-from isthmus.wire.frames import Buffer, Bytes, Received, SharedBuffer
+from isthmus.wire.frames import Buffer, Bytes, Received
 from isthmus.wire.replies import Failed
 from isthmus.worker.companions import HostCompanions
 from isthmus.worker.descriptors import send_along
-from isthmus.worker.shared_memory import MemoryChannel, Parcel
+from isthmus.worker.shared_memory import MemoryChannel, Parcel, fill
 
 Convert = Callable[[Received[Any]], Any]
 """Makes of an answer what its request was made for."""
@@ -147,13 +147,6 @@ class HostConnection(asyncio.BufferedProtocol):
     def _memory(self) -> MemoryChannel | None:
         return None if self._companions is None else self._companions.memory
 
-    def _fill(self, buffers: list[Buffer]) -> None:
-        """Put memory in the place of buffers that are shared."""
-        if self._memory is not None:
-            self._memory.fill(buffers)
-        elif any(isinstance(it, SharedBuffer) for it in buffers):
-            raise ProtocolError("a frame refers to memory, and there is no channel for it")
-
     def close(self) -> None:
         """Close what goes with the connection, which ends a worker that is left. Idempotent."""
         if self._companions is not None:
@@ -173,7 +166,7 @@ class HostConnection(asyncio.BufferedProtocol):
         message = received.message
         self._conversation.receive(message)
         if received.buffers:
-            self._fill(received.buffers)
+            fill(received.buffers, self._memory)
         kind = type(message)
         if kind not in ALL_REPLIES or kind in INTERIM:
             self._on_message(received)

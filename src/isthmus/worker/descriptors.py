@@ -30,16 +30,17 @@ def moved(descriptor: int) -> int:
     return made
 
 
-def send_along(
-    wire: socket.socket, data: bytes, descriptors: Sequence[int], flags: int = 0
-) -> None:
-    """Send *data*, which fits, and the *descriptors*, which stay the sender's as well.
+def send_along(wire: socket.socket, data: bytes, descriptors: Sequence[int], flags: int = 0) -> int:
+    """Send *data*, and beside its first byte the *descriptors*, which stay the sender's as well.
+
+    Returns:
+        How much of *data* was taken.
 
     Raises:
         OSError: Nothing was sent.
     """
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-    wire.sendmsg([data], [rights] if descriptors else [], flags)
+    return wire.sendmsg([data], [rights] if descriptors else [], flags)
 
 
 def receive_along(

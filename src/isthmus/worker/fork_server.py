@@ -12,7 +12,6 @@ end.
 
 from __future__ import annotations
 
-import array
 import os
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from types import TracebackType
 
 from isthmus.errors import WorkerStartError
 from isthmus.worker import fork_messages
+from isthmus.worker.descriptors import send_along
 
 CLOSING_SECONDS = 5.0
 """How long the server may take to end before it is killed: five times what it takes when its
@@ -129,7 +129,7 @@ class ForkServer:
         sent = 0
         if not self._late:
             with suppress(BlockingIOError):
-                sent = _send(self._control, data, descriptors, socket.MSG_DONTWAIT)
+                sent = send_along(self._control, data, descriptors, socket.MSG_DONTWAIT)
         if sent < len(data):
             kept = [] if sent else [os.dup(it) for it in descriptors]
             self._late.append((data[sent:], kept))
@@ -145,7 +145,7 @@ class ForkServer:
                     return
                 data, descriptors = self._late[0]
             with suppress(OSError):  # the server has died; whoever waits sees that by itself
-                sent = _send(control, data, descriptors)
+                sent = send_along(control, data, descriptors)
                 control.sendall(data[sent:])
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -249,9 +249,3 @@ class ForkServer:
 
 def _as_bytes(env: Mapping[str, str]) -> dict[bytes, bytes]:
     return {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
-
-
-def _send(control: socket.socket, data: bytes, descriptors: Sequence[int], flags: int = 0) -> int:
-    """Write *data* with *descriptors* beside its first byte; how much of it was taken."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-    return control.sendmsg([data], rights if descriptors else [], flags)

@@ -114,16 +114,9 @@ def _colour(kind: type, for_async: str, for_sync: str) -> Colour:
     return "sync" if hasattr(kind, for_sync) else ""
 
 
-def _leave_async(value: Any, error: BaseException | None) -> Any:
-    kind = None if error is None else type(error)
-    traceback = None if error is None else error.__traceback__
-    return type(value).__aexit__(value, kind, error, traceback)
-
-
-def _leave(value: Any, error: BaseException | None) -> Any:
-    kind = None if error is None else type(error)
-    traceback = None if error is None else error.__traceback__
-    return type(value).__exit__(value, kind, error, traceback)
+def _as_left(error: BaseException | None) -> tuple[Any, BaseException | None, Any]:
+    """The arguments of ``__exit__`` for a block that *error* has ended, or nothing."""
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
 
 
 _ASYNC_STEPS: dict[str, Any] = {
@@ -133,7 +126,7 @@ _ASYNC_STEPS: dict[str, Any] = {
     "throw": lambda value, error: value.athrow(error),
     "close": lambda value, _: value.aclose(),
     "enter": lambda value, _: type(value).__aenter__(value),
-    "exit": _leave_async,
+    "exit": lambda value, error: type(value).__aexit__(value, *_as_left(error)),
 }
 
 _SYNC_STEPS: dict[str, Any] = {
@@ -143,7 +136,7 @@ _SYNC_STEPS: dict[str, Any] = {
     "throw": lambda value, error: value.throw(error),
     "close": lambda value, _: value.close(),
     "enter": lambda value, _: type(value).__enter__(value),
-    "exit": _leave,
+    "exit": lambda value, error: type(value).__exit__(value, *_as_left(error)),
 }
 
 

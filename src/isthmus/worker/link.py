@@ -36,12 +36,12 @@ from isthmus.home import HOGGED_SECONDS
 from isthmus.interrupts import SIGNAL
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import Conversation, Phase
-from isthmus.wire.frames import Buffer, Bytes, Received, SharedBuffer
+from isthmus.wire.frames import Buffer, Bytes, Received
 from isthmus.wire.handshake import FEATURES
 from isthmus.worker.companions import adopt
 from isthmus.worker.descriptors import receive_along
 from isthmus.worker.leaving import leave
-from isthmus.worker.shared_memory import MemoryChannel, Parcel
+from isthmus.worker.shared_memory import MemoryChannel, Parcel, fill
 from isthmus.worker.slate import Slate
 
 _FOLDER = os.path.dirname(__file__)
@@ -250,18 +250,11 @@ class Link:
                 with self._telling:
                     self._conversation.receive(received.message)
                 if received.buffers:
-                    self._fill(received.buffers)
+                    fill(received.buffers, self._memory)
                 self._inbox.append(received)
         except ProtocolError as error:
             sys.__stderr__ and sys.__stderr__.write(f"the host breaks the protocol: {error}\n")
             self._end()
-
-    def _fill(self, buffers: list[Buffer]) -> None:
-        """Put memory in the place of buffers that are shared."""
-        if self._memory is not None:
-            self._memory.fill(buffers)
-        elif any(isinstance(it, SharedBuffer) for it in buffers):
-            raise ProtocolError("a frame refers to memory, and there is no channel for it")
 
     def _end(self) -> None:
         """The host has gone, or cannot be understood."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from isthmus.answers import Asked
 from isthmus.async_namespace import CLEAN_UP_SECONDS
@@ -52,8 +52,6 @@ from isthmus.worker.lives import Lives
 from isthmus.worker.remote_cells import RemoteCells
 from isthmus.worker.standstill import StandstillWatch
 from isthmus.worker.supervisor import Supervisor, look_at
-
-T = TypeVar("T")
 
 START_SECONDS = 30.0
 """How long a worker may take to start: fifty times what it takes; from the air."""
@@ -398,12 +396,14 @@ class WorkerSession:
         )
         return found
 
-    def __getattr__(self, name: str) -> Any:
-        """Say of what a session in this process has why this one has it not."""
-        instead = ELSEWHERE.get(name)
-        reason = f": it is in the worker process; {instead}" if instead else ""
-        message = f"{type(self).__name__!r} object has no attribute {name!r}{reason}"
-        raise AttributeError(message, name=name, obj=self)
+    if not TYPE_CHECKING:  # which would then take every misspelt attribute for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            """Say of what a session in this process has why this one has it not."""
+            instead = ELSEWHERE.get(name)
+            reason = f": it is in the worker process; {instead}" if instead else ""
+            message = f"{type(self).__name__!r} object has no attribute {name!r}{reason}"
+            raise AttributeError(message, name=name, obj=self)
 
     async def _asked(
         self,

@@ -161,6 +161,18 @@ class MemoryChannel:
         self._channel.close()
 
 
+def fill(buffers: list[Buffer], channel: MemoryChannel | None) -> None:
+    """Put memory that has come by *channel* in the place of the *buffers* of a frame that are so.
+
+    Raises:
+        ProtocolError: There is no channel, or the memory is not what the frame says.
+    """
+    if channel is not None:
+        channel.fill(buffers)
+    elif any(isinstance(it, SharedBuffer) for it in buffers):
+        raise ProtocolError("a frame refers to memory, and there is no channel for it")
+
+
 def _refused(found: list[int]) -> list[int]:
     """None of those that have come: which ones were lost cannot be told."""
     close_all(found)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from isthmus.ending import CLOSING_STEPS
 from isthmus.errors import (
     InternalError,
     MessageTooLargeError,
@@ -44,9 +45,6 @@ NUDGE_SECONDS = 0.02
 
 PARTING_SECONDS = 0.5
 """How long the end of the stream may come before that of the process, or after it; from the air."""
-
-CLOSING_STEPS = 4
-"""For how many things in turn a session waits that is closed: cells, tasks, coroutines, thread."""
 
 SOFTWARE = "isthmus"
 

@@ -30,6 +30,7 @@ from typing import Any
 from isthmus.tracebacks import format_error
 from isthmus.wire.codec import message_decoder
 from isthmus.worker import fork_messages
+from isthmus.worker.descriptors import receive_along
 from isthmus.worker.groups import kill_group
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.usage import peak_memory
@@ -39,8 +40,6 @@ READ_BYTES = 1 << 16
 
 FAREWELL_SECONDS = 1.0
 """How long children have to notice that their host has gone; twice what they give themselves."""
-
-_SPACE = socket.CMSG_SPACE(4 * fork_messages.DESCRIPTORS)
 
 
 class Child:
@@ -96,6 +95,7 @@ class Zygote:
     def __init__(self, control: socket.socket, problem: str | None) -> None:
         self._control = control
         self._problem = problem
+        self._window = memoryview(bytearray(READ_BYTES))
         self._requests = fork_messages.Messages()
         self._given: deque[list[int]] = deque()
         self._children: dict[int, Child] = {}
@@ -134,20 +134,14 @@ class Zygote:
     def _read(self) -> list[Any] | None:
         """The requests that have come; None when the host has gone."""
         try:
-            data, ancillary, flags, _ = self._control.recvmsg(
-                READ_BYTES, _SPACE, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            count, given, some_lost = receive_along(
+                self._control, self._window, fork_messages.DESCRIPTORS
             )
         except ConnectionResetError:
             return None
-        given = [
-            descriptor
-            for level, kind, packed in ancillary
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-            for descriptor in memoryview(packed).cast("i").tolist()
-        ]
-        if given or flags & socket.MSG_CTRUNC:  # the kernel gives those of one request at a time
+        if given or some_lost:  # the kernel gives those of one request at a time
             self._given.append(given)
-        return list(self._requests.feed(data)) if data else None
+        return list(self._requests.feed(bytes(self._window[:count]))) if count else None
 
     # -- making ------------------------------------------------------------------------------
 
