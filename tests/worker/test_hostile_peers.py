@@ -358,3 +358,22 @@ async def test_what_a_worker_has_said_before_it_went_is_heard_though_a_write_fin
     connection.send(callbacks.Cancel(number))
     assert await answer == replies.Done(number)
     assert await lost is None
+
+
+@requirement("7.5-death")
+def test_a_worker_that_ends_goes_on_listening_until_its_host_has_heard_all() -> None:
+    """What the host sends meanwhile must find it: else the host loses what it has not read."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "isthmus.worker", str(theirs.fileno())]
+    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as worker:
+        theirs.close()
+        ours.settimeout(WAIT_SECONDS)
+        ours.sendall(frame(handshake.Hello(handshake.VERSIONS)))
+        heard = ours.recv(1 << 16)
+        ours.sendall(frame(requests.Open(1, name="demo")) + frame(requests.Close(2, timeout=1.0)))
+        while data := ours.recv(1 << 16):
+            heard += data
+        assert heard.endswith(frame(replies.Ended(2)))
+        ours.sendall(b"late")
+        ours.close()
+        assert worker.wait(WAIT_SECONDS) == 0
