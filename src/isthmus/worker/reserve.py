@@ -1,7 +1,7 @@
 """Memory kept for the moment when a cell has used up all there is. Owns it.
 
-An outcome has to be told then as well, and greenlets move their stacks to memory as they switch: one
-that gets none ends the process.
+An outcome has to be told then as well, and greenlets move their stacks to memory as they switch:
+one that gets none ends the process.
 
 Refuses to know: cells, and what is told.
 """
