@@ -4,21 +4,35 @@ A test of the contract that gets its sessions from the fixtures ``session`` and 
 runs with sessions in this process and with sessions in workers, with a worker of its own each; so
 do those in the files below. Listed is what runs in this process only, by what its code shows. What
 has no session of these fixtures (an executor, a program of its own) runs here too.
+
+Over workers a test runs on asyncio's own loop alone: that of their cells is the worker's. There
+each pair of contexts follows another one, and a test with cases of its own has each of them in one
+context, in turn: three of nine, and one of three. With `ISTHMUS_ALL_LOOPS=1` all of them run.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from support import CONTEXTS
 
 HERE, WORKER = HOMES = ("here", "worker")
 """The homes that a session can have."""
 
 _TESTS = Path(__file__).parent
 
-ALSO = ("test_capabilities.py", "test_displays.py", "test_interceptors.py", "test_names.py")
+ALSO = (
+    "test_capabilities.py",
+    "test_displays.py",
+    "test_interceptors.py",
+    "test_names.py",
+    "test_run_scope.py",
+)
 """Files outside tests/contract whose tests are about sessions of either kind."""
 
 
@@ -225,3 +239,23 @@ def has_both_homes(metafunc: pytest.Metafunc) -> bool:
 
 def _is_listed(file: str, test: str) -> bool:
     return any(test in files.get(file, ()) for files in HERE_ONLY.values())
+
+
+def is_needed(item: pytest.Item) -> bool:
+    """Whether a case is to run: all do in this process, and some in workers."""
+    values = getattr(item, "callspec", None)
+    if values is None or values.params.get("home") != WORKER:
+        return True
+    if values.params.get("flavour", "asyncio") != "asyncio":
+        return False
+    return bool(os.environ.get("ISTHMUS_ALL_LOOPS")) or _is_its_turn(values.indices)
+
+
+def _is_its_turn(indices: Mapping[str, int]) -> bool:
+    if "first" in indices:  # with the second one
+        first, second = divmod(indices["first"], len(CONTEXTS))
+        return second == (first + 1) % len(CONTEXTS)
+    cases = [indices[it] for it in indices if it not in ("context", "flavour", "home")]
+    if not cases or "context" not in indices:
+        return True
+    return indices["context"] == sum(cases) % len(CONTEXTS)
