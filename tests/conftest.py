@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from homes import HERE, HOMES, WORKER, has_both_homes, is_needed
+from homes import HERE, HOMES, WORKER, has_both_homes, needed
 from isthmus import AnySession, ForkServer, MemoryTransport, open_session
 from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, prepare_flavour, run_async
 
@@ -44,7 +44,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what need not run over workers too."""
-    items[:] = [item for item in items if is_needed(item)]
+    items[:] = needed(items)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

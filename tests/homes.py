@@ -13,7 +13,7 @@ context, in turn: three of nine, and one of three. With `ISTHMUS_ALL_LOOPS=1` al
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ HERE, WORKER = HOMES = ("here", "worker")
 """The homes that a session can have."""
 
 _TESTS = Path(__file__).parent
+_EVERY_CASE = bool(os.environ.get("ISTHMUS_ALL_LOOPS"))
 
 ALSO = (
     "test_capabilities.py",
@@ -241,21 +242,36 @@ def _is_listed(file: str, test: str) -> bool:
     return any(test in files.get(file, ()) for files in HERE_ONLY.values())
 
 
-def is_needed(item: pytest.Item) -> bool:
-    """Whether a case is to run: all do in this process, and some in workers."""
-    values = getattr(item, "callspec", None)
-    if values is None or values.params.get("home") != WORKER:
-        return True
-    if values.params.get("flavour", "asyncio") != "asyncio":
-        return False
-    return bool(os.environ.get("ISTHMUS_ALL_LOOPS")) or _is_its_turn(values.indices)
+def needed(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
+    """The cases that are to run: in this process all, and in workers those whose turn it is."""
+    values: dict[tuple[str, str], list[object]] = {}
+    for item in items:
+        parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+        if parameters.pop("home", HERE) == HERE:
+            yield item
+        elif parameters.pop("flavour", "asyncio") == "asyncio":
+            test = item.nodeid.partition("[")[0]
+            numbers = {
+                name: _number(values.setdefault((test, name), []), value)
+                for name, value in parameters.items()
+            }
+            if _EVERY_CASE or _is_its_turn(numbers):
+                yield item
 
 
-def _is_its_turn(indices: Mapping[str, int]) -> bool:
-    if "first" in indices:  # with the second one
-        first, second = divmod(indices["first"], len(CONTEXTS))
-        return second == (first + 1) % len(CONTEXTS)
-    cases = [indices[it] for it in indices if it not in ("context", "flavour", "home")]
-    if not cases or "context" not in indices:
+def _number(values: list[object], value: object) -> int:
+    """Which of *values* it is, which gets it if need be. (pytest's own numbers may be of cases.)"""
+    for number, known in enumerate(values):
+        if known is value:
+            return number
+    values.append(value)
+    return len(values) - 1
+
+
+def _is_its_turn(numbers: Mapping[str, int]) -> bool:
+    if "first" in numbers:
+        return numbers["second"] == (numbers["first"] + 1) % len(CONTEXTS)
+    cases = [number for name, number in numbers.items() if name != "context"]
+    if not cases or "context" not in numbers:
         return True
-    return indices["context"] == sum(cases) % len(CONTEXTS)
+    return numbers["context"] == sum(cases) % len(CONTEXTS)
