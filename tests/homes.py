@@ -4,21 +4,36 @@ A test of the contract that gets its sessions from the fixtures ``session`` and 
 runs with sessions in this process and with sessions in workers, with a worker of its own each; so
 do those in the files below. Listed is what runs in this process only, by what its code shows. What
 has no session of these fixtures (an executor, a program of its own) runs here too.
+
+Over workers a test runs on asyncio's own loop alone: that of their cells is the worker's. There
+each pair of contexts follows another one, and a test with cases of its own has each of them in one
+context, in turn: three of nine, and one of three. With `ISTHMUS_ALL_LOOPS=1` all of them run.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from support import CONTEXTS
+
 HERE, WORKER = HOMES = ("here", "worker")
 """The homes that a session can have."""
 
 _TESTS = Path(__file__).parent
+_EVERY_CASE = bool(os.environ.get("ISTHMUS_ALL_LOOPS"))
 
-ALSO = ("test_capabilities.py", "test_displays.py", "test_interceptors.py", "test_names.py")
+ALSO = (
+    "test_capabilities.py",
+    "test_displays.py",
+    "test_interceptors.py",
+    "test_names.py",
+    "test_run_scope.py",
+)
 """Files outside tests/contract whose tests are about sessions of either kind."""
 
 
@@ -225,3 +240,38 @@ def has_both_homes(metafunc: pytest.Metafunc) -> bool:
 
 def _is_listed(file: str, test: str) -> bool:
     return any(test in files.get(file, ()) for files in HERE_ONLY.values())
+
+
+def needed(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
+    """The cases that are to run: in this process all, and in workers those whose turn it is."""
+    values: dict[tuple[str, str], list[object]] = {}
+    for item in items:
+        parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+        if parameters.pop("home", HERE) == HERE:
+            yield item
+        elif parameters.pop("flavour", "asyncio") == "asyncio":
+            test = item.nodeid.partition("[")[0]
+            numbers = {
+                name: _number(values.setdefault((test, name), []), value)
+                for name, value in parameters.items()
+            }
+            if _EVERY_CASE or _is_its_turn(numbers):
+                yield item
+
+
+def _number(values: list[object], value: object) -> int:
+    """Which of *values* it is, which gets it if need be. (pytest's own numbers may be of cases.)"""
+    for number, known in enumerate(values):
+        if known is value:
+            return number
+    values.append(value)
+    return len(values) - 1
+
+
+def _is_its_turn(numbers: Mapping[str, int]) -> bool:
+    if "first" in numbers:
+        return numbers["second"] == (numbers["first"] + 1) % len(CONTEXTS)
+    cases = [number for name, number in numbers.items() if name != "context"]
+    if not cases or "context" not in numbers:
+        return True
+    return numbers["context"] == sum(cases) % len(CONTEXTS)
