@@ -516,10 +516,6 @@ class Service:
         )
         return answer, buffers
 
-    async def _clean_up(self, message: requests.CleanUp) -> tuple[Any, list[Buffer]]:
-        stubborn = await self.session.manager.cleanup_coroutines(message.timeout)
-        return replies.Pending(message.id, stubborn), []
-
     # -- the ledger --------------------------------------------------------------------------
 
     def _list_ledger(self, message: requests.ListLedger, _: Any, __: Any) -> Any:
@@ -579,7 +575,6 @@ _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.Revoke: Service._revoke,
     requests.ListPending: Service._list_pending,
     requests.AwaitPending: _taking_time(Service._await_pending),
-    requests.CleanUp: _taking_time(Service._clean_up),
     requests.ListLedger: Service._list_ledger,
     requests.TakeCensus: Service._take_census,
     requests.Report: Service._report,
