@@ -345,7 +345,9 @@ async def test_an_async_function_gives_its_coroutine(session: AnySession, contex
 
 
 @requirement("3.5-spawn", "3.5-call-on-loop")
-async def test_a_thread_that_a_cell_starts_reaches_the_loop(session: AnySession, context: str) -> None:
+async def test_a_thread_that_a_cell_starts_reaches_the_loop(
+    session: AnySession, context: str
+) -> None:
     code = cell("""
         import contextvars, threading
         got = []
