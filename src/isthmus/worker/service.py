@@ -141,6 +141,7 @@ class Service:
         self._owed: dict[int, requests.CellRequest] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
+        self._freed_from: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         self.reserve = Reserve()
@@ -195,8 +196,10 @@ class Service:
         """Stop a cell that runs, where *message* is to; whether it was that.
 
         Called in a signal's handler, in the middle of a cell. Otherwise it keeps its place: the
-        cell that is meant comes before.
+        cell that is meant comes before. So does what closes the session; the cell is to let it.
         """
+        if isinstance(message, requests.Close):
+            self._free_loop()
         is_stop = isinstance(message, requests.Interrupt | callbacks.Cancel)
         return is_stop and self._stop_now(message)
 
@@ -231,6 +234,19 @@ class Service:
             return found
         cells = [it.cell for it in list(self._owed.values()) if it.id == message.request]
         return bool(cells) and self._session.interrupt(cells[0])
+
+    def _free_loop(self) -> None:
+        """Stop the cell in whose code this is, once, and first those that would begin after it.
+
+        The others are left to the loop, which tells each cell only once to end.
+        """
+        job, session = current_job.get(), self._session
+        home = None if session is None else session.manager.current_home
+        if job is None or session is None or home is None or job.number in self._freed_from:
+            return
+        self._freed_from.add(job.number)
+        for number in [*(it.number for it in reversed(home.queue)), job.number]:
+            session.interrupt(number)
 
     def interrupt_all(self) -> None:
         """Stop all cells that run. Threads: any; signal handlers too."""
