@@ -32,10 +32,12 @@ ALSO = (
     "test_displays.py",
     "test_interceptors.py",
     "test_late_output.py",
+    "test_live_output.py",
     "test_loop_calls.py",
     "test_names.py",
     "test_run_scope.py",
     "test_runners.py",
+    "test_streams.py",
 )
 """Files outside tests/contract whose tests are about sessions of either kind."""
 
@@ -166,6 +168,10 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_in_a_greenlet_that_does_not_come_from_the_cell",
             "test_for_a_future_of_another_loop",
         ),
+        "test_streams.py": (
+            "test_a_handler_made_before_the_session_writes_to_the_cell_that_logs",
+            "test_a_handler_made_in_a_cell_writes_for_the_host_too",
+        ),
         "test_runners.py": ("test_the_loop_of_another_session_is_refused_by_name",),
         "test_reset.py": (
             "test_what_would_not_end_is_named",
@@ -197,6 +203,10 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_history_pins_three_values_at_most",
         ),
         "test_results.py": ("test_a_result_is_held_by_nobody_else",),
+        "test_streams.py": (
+            "test_a_cells_buffer_is_the_hosts_to_the_host",
+            "test_a_cells_stream_outlives_its_session_and_follows_the_host",
+        ),
     },
     PROCESS: {
         "test_failures.py": (
@@ -224,6 +234,7 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
         "test_reset.py": ("test_a_task_and_a_thread_can_reset_the_session",),
     },
     TRANSPORT: {
+        "test_live_output.py": ("test_an_interrupt_waits_until_the_transport_has_taken_an_event",),
         "test_results.py": ("test_a_slow_transport_slows_its_cell_only",),
     },
     HOST: {
