@@ -37,6 +37,7 @@ ALSO = (
     "test_names.py",
     "test_run_scope.py",
     "test_runners.py",
+    "test_session_report.py",
     "test_streams.py",
 )
 """Files outside tests/contract whose tests are about sessions of either kind."""
@@ -89,6 +90,11 @@ HOST = Reason(
 TRANSPORT = Reason(
     "its transport waits in send(), which for a worker's events is called on the host's loop",
     r"transport=",
+)
+
+CLOSED = Reason(
+    "it asks a session that is closed what it has done, which ended with its worker",
+    r"\.close\(\)\n.*\breport\(\)",
 )
 
 HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
@@ -222,6 +228,11 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_without_hooks_output_is_left_alone",
             "test_the_debug_log_and_the_event_say_who_updated_which_names",
         ),
+        "test_session_report.py": (
+            "test_each_cell_can_be_logged_with_its_numbers",
+            "test_a_nested_cell_is_logged_outside_of_the_cell_that_runs_it",
+            "test_a_reset_and_the_end_are_events_and_in_the_log",
+        ),
     },
     BESIDE: {
         "test_atomic.py": ("test_a_nested_cell_is_rolled_back_to_what_its_parent_had",),
@@ -232,6 +243,9 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_a_nested_cell_can_close_it",
         ),
         "test_reset.py": ("test_a_task_and_a_thread_can_reset_the_session",),
+    },
+    CLOSED: {
+        "test_session_report.py": ("test_a_closed_session_says_so_in_its_report",),
     },
     TRANSPORT: {
         "test_live_output.py": ("test_an_interrupt_waits_until_the_transport_has_taken_an_event",),
