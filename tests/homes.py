@@ -30,6 +30,7 @@ _EVERY_CASE = bool(os.environ.get("ISTHMUS_ALL_LOOPS"))
 ALSO = (
     "test_capabilities.py",
     "test_displays.py",
+    "test_given_up.py",
     "test_interceptors.py",
     "test_late_output.py",
     "test_live_output.py",
@@ -228,6 +229,10 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_without_hooks_output_is_left_alone",
             "test_the_debug_log_and_the_event_say_who_updated_which_names",
         ),
+        "test_given_up.py": (
+            "test_the_task_that_serves_a_concurrent_thread_cell_does_not_outlive_it",
+            "test_a_nested_cell_on_its_callers_stack_is_waited_for",
+        ),
         "test_session_report.py": (
             "test_each_cell_can_be_logged_with_its_numbers",
             "test_a_nested_cell_is_logged_outside_of_the_cell_that_runs_it",
@@ -236,6 +241,7 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
     },
     BESIDE: {
         "test_atomic.py": ("test_a_nested_cell_is_rolled_back_to_what_its_parent_had",),
+        "test_given_up.py": ("test_a_thread_cell_is_given_up_while_it_waits_for_a_nested_one",),
     },
     ENDS: {
         "test_closing.py": (
