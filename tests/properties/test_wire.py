@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from isthmus import InternalError, ProtocolError
 from isthmus.values import PackedValue, pack
+from isthmus.wire.callbacks import CallCapability, Cancel
 from isthmus.wire.catalogue import SENT_BY, SIDES, Side, other_side
 from isthmus.wire.codec import Encoder, message_decoder
 from isthmus.wire.conversation import LEGAL, Conversation, Phase
-from isthmus.wire.callbacks import CallCapability, Cancel
 from isthmus.wire.frames import Buffer, FrameDecoder
 from isthmus.wire.handshake import Hello, Welcome
 from isthmus.wire.plain import decode_plain, encode_plain

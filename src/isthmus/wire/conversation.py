@@ -214,22 +214,25 @@ class Conversation:
         if kind not in sender.legal:
             return f"the connection is {self.phase.value}"
         if kind in ANSWERS:
-            if message.id <= sender.last_id:
-                return f"ids go upwards, and the last one was {sender.last_id}"
-            if kind is callbacks.Step and message.object not in self._objects:
-                return _NO_OBJECT
-            if kind is requests.Vacate and not (self._offered and self._offered.reuse):
-                return "it has not said that it would"
-            sender.last_id = message.id
-            sender.unanswered[message.id] = kind
+            fault = self._take_request(sender, message)
         elif kind in ALL_REPLIES:
             return self._take_reply(receiver, message)
         else:
             fault = self._take_other(sender, message)
-            if fault is not None:
-                return fault
-        if kind in NEXT:
+        if fault is None and kind in NEXT:
             self._enter(NEXT[kind])
+        return fault
+
+    def _take_request(self, sender: _End, message: Any) -> str | None:
+        kind = type(message)
+        if message.id <= sender.last_id:
+            return f"ids go upwards, and the last one was {sender.last_id}"
+        if kind is callbacks.Step and message.object not in self._objects:
+            return _NO_OBJECT
+        if kind is requests.Vacate and not (self._offered and self._offered.reuse):
+            return "it has not said that it would"
+        sender.last_id = message.id
+        sender.unanswered[message.id] = kind
         return None
 
     def _take_reply(self, receiver: _End, message: Any) -> str | None:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import astuple
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
 from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
 from isthmus.executor import AsyncExecutor
+from isthmus.holders import Canary
 from isthmus.jobs import Job, current_job
 from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
@@ -46,6 +47,9 @@ from isthmus.worker.link_transport import LinkTransport
 from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import RemoteCapability
 from isthmus.worker.usage import own_usage
+
+if TYPE_CHECKING:
+    from isthmus.worker.vacancy import Vacancy
 
 
 class WorkerExecutor(AsyncExecutor):
@@ -137,6 +141,7 @@ class Service:
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
+        self._vacancy: Vacancy | None = None
         self.tells_all = False
         self.done = self._loop.create_future()
 
@@ -258,7 +263,7 @@ class Service:
             self._fail(message.id, error)
             return
         self._reply(answer, buffers)
-        if isinstance(message, requests.Close):
+        if isinstance(answer, replies.Ended) and not isinstance(message, requests.Reset):
             self._finished()
 
     def _reply(self, answer: Any, buffers: list[Buffer]) -> None:
@@ -292,6 +297,10 @@ class Service:
         features = self._link.adopt(hello.features)
         python = ".".join(map(str, sys.version_info[:3]))
         self._link.send(handshake.Welcome(version, features, python=python, pid=os.getpid()))
+        if hello.reuse:
+            from isthmus.worker.vacancy import Vacancy  # most workers have one session
+
+            self._vacancy = Vacancy(self._link, self._capture, self._calls)
 
     def _open(self, message: requests.Open, _: Any, __: Any) -> Any:
         self.tells_all = message.events
@@ -328,6 +337,24 @@ class Service:
         if self._session is None:
             return replies.Ended(message.id), []
         return _ended(message.id, await self._session.close(message.timeout)), []
+
+    async def _vacate(self, message: requests.Vacate) -> tuple[Any, list[Buffer]]:
+        report = await self.session.close(message.timeout)
+        unfit = ", ".join(report.left) or await self._leave_session(report.canary, message.timeout)
+        if unfit:
+            return _ended(message.id, report, unfit), []
+        return replies.Vacated(message.id), []
+
+    async def _leave_session(self, canary: Canary | None, timeout: float) -> str:
+        """Hold nothing of the session, which has ended; what is in the way of another."""
+        if others := {*self._tasks.values()} - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=timeout)  # whose answers are on their way
+        self._executor.flush_output()
+        name, self._opened = self._opened.name, requests.Open(0)
+        self._session = self._transport = self._link.slate = None
+        self.tells_all = False
+        assert self._vacancy is not None
+        return await self._vacancy.restore(name, canary, timeout)
 
     def _ping(self, message: requests.Ping, _: Any, __: Any) -> None:
         """Answer when the loop has gone round once more: cells may be about to begin."""
@@ -531,17 +558,10 @@ def _be_program(program: MainProgram, namespace: dict[str, Any], file: str | Non
         namespace.pop("__file__", None)
 
 
-def _ended(request: int, report: CloseReport) -> replies.Ended:
-    """The answer that says what would not end."""
-    return replies.Ended(
-        request,
-        cells=report.cells,
-        tasks=report.tasks,
-        thread=report.thread,
-        threads=report.threads,
-        coroutines=report.coroutines,
-        async_generators=report.async_generators,
-    )
+def _ended(request: int, report: CloseReport, unfit: str = "") -> replies.Ended:
+    """The answer that says what would not end, and what keeps the worker from going on."""
+    names = set(replies.Ended.__struct_fields__) - {"id", "unfit"}
+    return replies.Ended(request, unfit=unfit, **{it: getattr(report, it) for it in names})
 
 
 def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
@@ -552,6 +572,7 @@ def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
 _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.Open: Service._open,
     requests.Reset: _taking_time(Service._reset),
+    requests.Vacate: _taking_time(Service._vacate),
     requests.Close: _taking_time(Service._close),
     requests.Ping: Service._ping,
     requests.RunCell: Service._run_cell,
