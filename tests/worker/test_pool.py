@@ -8,7 +8,7 @@ import os
 import random
 import signal
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -298,13 +298,15 @@ STEPS = 60
 
 
 @requirement("7.7-pool")
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("seed", "on_return"), [(1, "replace"), (2, "replace"), (3, "reset"), (4, "reset")]
+)
 async def test_any_order_of_taking_returning_giving_up_and_dying_keeps_the_books(
-    server: ForkServer, seed: int
+    server: ForkServer, seed: int, on_return: Literal["replace", "reset"]
 ) -> None:
     """A random walk: at each step the counts add up, and at the end everybody can be served."""
     chance = random.Random(seed)
-    pool = WorkerPool(min_idle=1, max_size=3, fork_server=server)
+    pool = WorkerPool(min_idle=1, max_size=3, on_return=on_return, fork_server=server)
     held: list[PooledSession] = []
     asking: set[asyncio.Task[PooledSession]] = set()
 

@@ -98,6 +98,10 @@ _LAST_OF_ALL: Kinds = frozenset({requests.Close, requests.Vacate})
 """Requests whose answer is the worker's last message, unless it is ``Vacated``."""
 
 
+_LEADING_ON: Kinds = CALLBACKS | _LAST_OF_ALL | {requests.Open}
+"""Requests whose last answer may change more than that they are answered."""
+
+
 class _End:
     """What one side has said.
 
@@ -213,10 +217,10 @@ class Conversation:
         kind = type(message)
         if kind not in sender.legal:
             return f"the connection is {self.phase.value}"
+        if kind in ALL_REPLIES:
+            return self._take_reply(receiver, message)
         if kind in ANSWERS:
             fault = self._take_request(sender, message)
-        elif kind in ALL_REPLIES:
-            return self._take_reply(receiver, message)
         else:
             fault = self._take_other(sender, message)
         if fault is None and kind in NEXT:
@@ -236,7 +240,8 @@ class Conversation:
         return None
 
     def _take_reply(self, receiver: _End, message: Any) -> str | None:
-        kind, asked = type(message), receiver.unanswered.get(message.id)
+        kind, number = type(message), message.id
+        asked = receiver.unanswered.get(number)
         if asked is None:
             return "no request with this id is unanswered"
         if kind not in ANSWERS[asked]:
@@ -246,8 +251,9 @@ class Conversation:
         if kind is replies.Vacated and self.unsettled:
             return self.unsettled
         if kind not in INTERIM:
-            del receiver.unanswered[message.id]
-            self._answered(asked, message)
+            del receiver.unanswered[number]
+            if asked in _LEADING_ON:
+                self._answered(asked, message)
         return None
 
     def _answered(self, asked: type[Any], message: Any) -> None:
