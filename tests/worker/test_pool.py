@@ -147,10 +147,9 @@ async def test_a_pool_can_be_closed_while_its_workers_are_on_their_way(server: F
 
 @requirement("7.7-pool")
 async def test_limits_of_a_pool_are_errors_by_name(server: ForkServer) -> None:
-    async with WorkerPool(
-        min_idle=0, max_size=1, max_waiting=1, timeout=0.05, fork_server=server
-    ) as pool:
+    async with WorkerPool(min_idle=0, max_size=1, max_waiting=1, fork_server=server) as pool:
         async with pool.session():
+            pool.timeout = 0.05
             waiting = asyncio.ensure_future(pool.acquire())
             await eventually(lambda: pool.stats().waiting == 1)
             with pytest.raises(PoolFull, match="1 sessions wait"):

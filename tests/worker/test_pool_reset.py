@@ -691,4 +691,4 @@ def _objects_here() -> Counter[str]:
     """Objects of this package, by the names of their classes."""
     gc.collect()
     kinds = (type(it) for it in gc.get_objects())
-    return Counter(it.__qualname__ for it in kinds if it.__module__.startswith("isthmus"))
+    return Counter(it.__qualname__ for it in kinds if str(it.__module__).startswith("isthmus"))

@@ -19,15 +19,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
 from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
-from isthmus.executor import AsyncExecutor
 from isthmus.holders import Canary
 from isthmus.jobs import Job, current_job
 from isthmus.name_descriptions import described_names
@@ -48,78 +46,10 @@ from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import RemoteCapability
 from isthmus.worker.reserve import Reserve
 from isthmus.worker.usage import own_usage
+from isthmus.worker.worker_session import WorkerExecutor, WorkerSideSession
 
 if TYPE_CHECKING:
     from isthmus.worker.vacancy import Vacancy
-
-
-class WorkerExecutor(AsyncExecutor):
-    """Runs cells, and tells of each where its code begins and ends, in its own thread."""
-
-    service: Service
-
-    def run_cell(self, message: requests.RunCell) -> Coroutine[Any, Any, CellRun]:
-        """Run source to its outcome, which is in the run until it was sent."""
-        return self._run(
-            message.source,
-            message.context,
-            message.timeout,
-            concurrent=message.concurrent,
-            atomic=message.atomic,
-            filename=message.filename,
-            title=message.title,
-            number=message.cell,
-        )
-
-    def call_function(
-        self, message: requests.CallFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, CellRun]:
-        """Call a function, in the same way."""
-        return self._run_call(
-            Call(message.name, args, kwargs),
-            message.context,
-            message.timeout,
-            concurrent=message.concurrent,
-            atomic=message.atomic,
-            title=message.title,
-            number=message.cell,
-        )
-
-    def _observe(self, run: CellRun, title: str) -> None:
-        super()._observe(run, title)
-        if not self.service.tells_all and self.late_output == "origin":
-            run.told = self.service.announces(run.number)
-
-    def cell_started(self, run: CellRun) -> None:
-        """Tell the host, if it wants to know."""
-        super().cell_started(run)
-        self.service.cell_started(run.number)
-
-    def cell_ended(self, run: CellRun) -> None:
-        """Send the outcome, unless cells nested in this one still run: then it waits for them.
-
-        A cell that was given up has been told of.
-        """
-        if isinstance(run.error, MemoryError):
-            self.service.reserve.spend()
-        elif self.service.reserve.kept is None:
-            self.service.reserve.renew()
-        super().cell_ended(run)
-        if not run.abandoned and not run.children:
-            self.service.send_outcome(run)
-
-    def _emit_finished(self, run: CellRun) -> None:
-        """Make no event of the outcome where nobody wants it: it asks the value for its repr."""
-        if self.service.tells_all:
-            super()._emit_finished(run)
-        elif run.is_first_to_tell():
-            run.finish_output()
-
-
-class WorkerSideSession(Session):
-    """The session that lives here."""
-
-    _executor_type: ClassVar[type[AsyncExecutor]] = WorkerExecutor
 
 
 class Service:
@@ -348,7 +278,7 @@ class Service:
             hooks=message.hooks,
         )
         self._session, self._opened, self._transport = session, message, transport
-        self._executor.service = self
+        self._executor.teller = self
         if message.program is not None:
             _be_program(message.program, session.namespace, message.file)
         for description in message.capabilities:
