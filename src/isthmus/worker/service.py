@@ -1,4 +1,4 @@
-"""What a worker does for its host. Owns one session, and the answer to each request.
+"""What a worker does for its host. Owns the session that there is, and the answer to each request.
 
 Requests that take no time are done at once, in the order in which they come, and cells until they
 wait; the rest of a cell, and waiting for coroutines, are tasks. A cell's outcome is sent by the
