@@ -97,6 +97,7 @@ BOUNDARIES: dict[str, frozenset[str]] = {
             "Service._see_to",
             "_converted",
             "_preloaded",
+            "_problem_of",
             "_raised",
             "_steps",
             "main",

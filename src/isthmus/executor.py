@@ -365,6 +365,11 @@ class AsyncExecutor:
             ticker = self._ticker = Ticker(loop)
         return LiveOutput(self.emitter, self.session_id, run.number, ticker, self.output_limit)
 
+    def flush_output(self) -> None:
+        """Send at once what cells have written that have ended. On the loop."""
+        if self._ticker is not None:
+            self._ticker.flush()
+
     def late_output_of(self, run: CellRun) -> JobOutput | None:
         """The output of the cell that runs, if late output goes there and one does."""
         running = [it for it in list(self._running) if not it.abandoned]

@@ -109,6 +109,7 @@ class Ticker:
         self.loop = loop
         self._watched: set[LiveOutput] = set()
         self._armed = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, output: LiveOutput) -> bool:
         """Have *output* send what it holds, soon; False when the loop is closed: there is no soon.
@@ -129,11 +130,17 @@ class Ticker:
                 return False
         return True
 
+    def flush(self) -> None:
+        """Send at once what is held back. On the loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tick()
+
     def _start(self) -> None:
-        self.loop.call_later(WINDOW_SECONDS, self._tick, context=Context())
+        self._timer = self.loop.call_later(WINDOW_SECONDS, self._tick, context=Context())
 
     def _tick(self) -> None:
-        self._armed = False
+        self._armed, self._timer = False, None
         for output in list(self._watched):
             self._watched.discard(output)
             output.window_is_over()
