@@ -30,6 +30,7 @@ from isthmus.events import (
 )
 from isthmus.failures import Failure
 from isthmus.jobs import JobOutput
+from isthmus.held_output import HeldOutput
 from isthmus.live_output import LiveOutput, Ticker
 from isthmus.loop_watch import LoopWatch
 from isthmus.mime import rich_bundle
@@ -364,7 +365,8 @@ class AsyncExecutor:
         ticker = self._ticker
         if ticker is None or ticker.loop is not loop:
             ticker = self._ticker = Ticker(loop)
-        return LiveOutput(self.emitter, self.session_id, run.number, ticker, self.output_limit)
+        kind = HeldOutput if self.emitter.can_hold else LiveOutput
+        return kind(self.emitter, self.session_id, run.number, ticker, self.output_limit)
 
     def late_output_of(self, run: CellRun) -> JobOutput | None:
         """The output of the cell that runs, if late output goes there and one does."""

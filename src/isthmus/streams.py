@@ -37,7 +37,7 @@ from typing import Any
 from isthmus.events import StreamName
 from isthmus.hooks import Hook
 from isthmus.jobs import current_job
-from isthmus.output import BIG_CHARS, ENCODING, STREAMS, plain_text
+from isthmus.output import ENCODING, STREAMS, plain_text
 
 Stream = Any
 """What stands for a stream: anything that can write text, or None."""
@@ -263,7 +263,7 @@ class RoutedStream(io.TextIOBase):
 
 
 class RoutedStdout(RoutedStream):
-    """The same for ``sys.stdout``, by the shortest way: ``print`` takes it twice for each line."""
+    """The same for ``sys.stdout``, by a shorter way: most that is written comes here."""
 
     def write(self, text: str) -> int:
         """Write *text* where it belongs. Raises TypeError when it is not a ``str``."""
@@ -275,12 +275,7 @@ class RoutedStdout(RoutedStream):
             output = job.open_output()
         if type(text) is not str:
             text = plain_text(text)
-        pieces = output.pieces
-        pieces.append(text)
-        size = len(text)
-        if len(pieces) > output.mark or size > BIG_CHARS:
-            output.look(text)
-        return size
+        return output.write(text)
 
 
 _FACES: dict[StreamName, type[RoutedStream]] = {"stdout": RoutedStdout, "stderr": RoutedStream}
