@@ -29,8 +29,8 @@ from isthmus.events import (
     ThreadDied,
 )
 from isthmus.failures import Failure
-from isthmus.jobs import JobOutput
 from isthmus.held_output import HeldOutput
+from isthmus.jobs import JobOutput
 from isthmus.live_output import LiveOutput, Ticker
 from isthmus.loop_watch import LoopWatch
 from isthmus.mime import rich_bundle

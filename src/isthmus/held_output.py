@@ -17,10 +17,12 @@ ended there is no pen.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from isthmus.events import StreamName
-from isthmus.live_output import LiveOutput
+from isthmus.live_output import WINDOW_SECONDS, LiveOutput, measure
 from isthmus.mime import MimeBundle
 from isthmus.output import Run
 
@@ -40,20 +42,19 @@ class HeldOutput(LiveOutput):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._pen = _no_pen
+        self._pen: Callable[[bytes], int] = _no_pen
 
     # -- in the writing thread ---------------------------------------------------------------
 
-    def write(self, text: str) -> int:
+    def write(self, text: str) -> None:
         """Take *text*, and have it seen or sent."""
         try:
             self._pen(text.encode())  # not by a name: whoever has the pen keeps it from others
-            return len(text)
+            return
         except ValueError:  # there is no pen, or no room; or a lone surrogate
             pass
         self.pieces.append(text)
         self.look(text)
-        return len(text)
 
     def write_to(self, stream: StreamName, data: str | bytes) -> int:
         """The same for either stream; only what is written to stdout is held."""
@@ -64,11 +65,18 @@ class HeldOutput(LiveOutput):
     def look(self, data: str | bytes | MimeBundle) -> None:
         """Hold the last piece, *data*, and those before it; or see to it that they are sent."""
         self._open_window()
-        if self._credit <= 0 and self._hold():
+        at_once = self._credit > 0 and measure(data)[1]
+        if not at_once and self._hold():
             self._send_soon()
             return
         self._let_go()
         super().look(data)
+
+    def _open_window(self) -> None:
+        if self._pen is _no_pen:
+            super()._open_window()
+        else:  # lines come fast: the next ones do not go at once, whenever the window has begun
+            self._window_end = time.monotonic() + WINDOW_SECONDS
 
     def _hold(self) -> bool:
         """Hold all pieces that there are, and those that follow; false where that cannot be."""

@@ -120,8 +120,8 @@ class JobOwner(Protocol):
 class JobOutput(Protocol):
     """Where what a job's code writes goes. Threads: any, for every method."""
 
-    def write(self, text: str) -> int:
-        """Take *text*, a plain ``str``, for stdout; its length."""
+    def write(self, text: str) -> None:
+        """Take *text*, a plain ``str``, for stdout."""
 
     def write_to(self, stream: StreamName, data: str | bytes) -> int:
         """Take *data*, a plain ``str`` or ``bytes``, for one of the streams; its length."""

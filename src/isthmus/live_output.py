@@ -26,7 +26,6 @@ import threading
 import time
 from collections import deque
 from contextvars import Context
-from typing import Any
 
 from isthmus.events import Display, Output, OutputDropped, StreamName
 from isthmus.jobs import current_job, outside_cells
@@ -80,7 +79,7 @@ Item = Output | Display | Gap
 """What waits to be sent."""
 
 
-def _measure(data: str | bytes | MimeBundle) -> tuple[int, bool]:
+def measure(data: str | bytes | MimeBundle) -> tuple[int, bool]:
     """The size of *data*, and whether somebody may be waiting to see it: the end of a line, say."""
     if isinstance(data, str):
         return len(data), "\n" in data
@@ -194,7 +193,7 @@ class LiveOutput(CellOutput):
         """Send what there is, or see to it that it is sent in time. *data* is the last piece."""
         self._open_window()
         count = len(self.pieces)
-        size, is_awaited = _measure(data)
+        size, is_awaited = measure(data)
         enough = count > PIECES or size > BIG_CHARS
         at_once = self._credit > 0
         due = enough or (is_awaited and (at_once or not self._may_wait()))

@@ -103,14 +103,12 @@ class CellOutput:
 
     # -- what the code calls -----------------------------------------------------------------
 
-    def write(self, text: str) -> int:
-        """Take *text*, a plain ``str``, for stdout; its length. On the path of every ``print``."""
+    def write(self, text: str) -> None:
+        """Take *text*, a plain ``str``, for stdout. On the path of every ``print``."""
         pieces = self.pieces
         pieces.append(text)
-        size = len(text)
-        if len(pieces) > self.mark or size > BIG_CHARS:
+        if len(pieces) > self.mark or len(text) > BIG_CHARS:
             self.look(text)
-        return size
 
     def write_to(self, stream: StreamName, data: str | bytes) -> int:
         """Take *data*, a plain ``str`` or ``bytes``, for one of the streams; its length."""

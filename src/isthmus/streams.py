@@ -275,7 +275,8 @@ class RoutedStdout(RoutedStream):
             output = job.open_output()
         if type(text) is not str:
             text = plain_text(text)
-        return output.write(text)
+        output.write(text)
+        return len(text)
 
 
 _FACES: dict[StreamName, type[RoutedStream]] = {"stdout": RoutedStdout, "stderr": RoutedStream}

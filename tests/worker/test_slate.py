@@ -79,12 +79,14 @@ async def test_nothing_is_read_while_what_was_there_before_is_on_its_way() -> No
     host = HostSlate("demo", lambda it: told.append(it.text))
     begun: list[int] = []
     slate = Slate(host.make(), begun.append)
-    assert (pen := slate.claim(1, 4))
+    pen = slate.claim(1, 4)
+    assert pen is not None
     pen(b"one\n")
     host.watch()
     del pen
     assert slate.wipe(1) == "one\n"  # and its message is on its way
-    assert (pen := slate.claim(1, 4))
+    pen = slate.claim(1, 4)
+    assert pen is not None
     pen(b"two\n")
     await asyncio.sleep(1.5 * WINDOW_SECONDS)
     assert told == []
@@ -196,6 +198,34 @@ async def test_two_cells_that_print_at_once_keep_their_lines_apart(new_worker: N
         )
     for name, result in zip("abc", results, strict=True):
         assert result.stdout == "".join(f"{name} {n}\n" for n in range(3_000))
+
+
+@requirement("6.1-batches", "7.2-one-thread")
+async def test_threads_of_one_cell_lose_nothing_and_keep_their_order(
+    new_worker: NewWorker,
+) -> None:
+    source = """import sys, threading
+sys.setswitchinterval(1e-5)
+def speak(name):
+    for n in range(1_500):
+        end = "\\udc80" if n % 50 == 1 else "x" * 3_000 if n % 50 == 2 else ""
+        (sys.stderr if n % 50 == 3 else sys.stdout).write(f"{name}:{n}:{end}\\n")
+threads = [threading.Thread(target=speak, args=(name,)) for name in "abc"]
+for it in threads: it.start()
+speak("d")
+for it in threads: it.join()
+sys.setswitchinterval(0.005)"""
+    async with new_worker() as session:
+        result = await session.run(source, context="thread")
+    for name in "abcd":
+        for text, wanted in (
+            (result.stdout, lambda n: n % 50 != 3),
+            (result.stderr, lambda n: n % 50 == 3),
+        ):
+            numbers = [int(it.split(":")[1]) for it in text.splitlines() if it.startswith(name)]
+            assert numbers == [n for n in range(1_500) if wanted(n)]
+    assert result.stdout.count("x") == 4 * 30 * 3_000
+    assert result.stdout.count("\udc80") == 4 * 30
 
 
 @requirement("7.2-one-thread")

@@ -3,11 +3,11 @@
 Lines that come fast are gathered and sent together. Code that holds the interpreter may follow, and
 for as long as it does nothing is sent; and a worker may die. So they are gathered on a *slate*: the
 host looks at it when it has had no message for a while, and when the worker has died. Before the
-text is sent the slate is wiped, so that what is read there is on its way, and no message has it yet.
+text is sent the slate is wiped, so that what is read there is on its way, and in no message yet.
 
-A line costs one call of a function in C, the *pen*, which moves its own place on the slate, and
-refuses what does not fit. Taking it away is to move it to the end. A thread may be in the middle of
-using it just then, so that the slate is for the next cell only when nobody has the pen any more.
+A line costs one call of a function in C, the *pen*, which knows its place on the slate, and refuses
+what does not fit. It is taken away by moving it to the end. A thread may be about to use it just
+then: so the slate is for the next cell only when nobody has the pen any more.
 
 Refuses to know: when text is held back, messages.
 
@@ -31,8 +31,8 @@ from contextlib import suppress
 from isthmus.events import Output
 from isthmus.live_output import WINDOW_SECONDS
 
-BYTES = 1 << 17
-"""The slate's size, and so what is gathered at most: a thousand lines or so; from the air."""
+BYTES = (1 << 16) - 512
+"""The slate's size, and so what is gathered at most: a message of it can be read by one call."""
 
 _FOLDER = "/dev/shm"
 
