@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from isthmus.events import StreamName
-from isthmus.live_output import WINDOW_SECONDS, LiveOutput, measure
+from isthmus.live_output import WINDOW_SECONDS, LiveOutput
 from isthmus.mime import MimeBundle
 from isthmus.output import Run
 
@@ -65,11 +65,11 @@ class HeldOutput(LiveOutput):
     def look(self, data: str | bytes | MimeBundle) -> None:
         """Hold the last piece, *data*, and those before it; or see to it that they are sent."""
         self._open_window()
-        at_once = self._credit > 0 and measure(data)[1]
-        if not at_once and self._hold():
+        if self._credit <= 0 and self._hold():
             self._send_soon()
             return
-        self._let_go()
+        if self._pen is not _no_pen:
+            self._let_go()
         super().look(data)
 
     def _open_window(self) -> None:

@@ -79,7 +79,7 @@ Item = Output | Display | Gap
 """What waits to be sent."""
 
 
-def measure(data: str | bytes | MimeBundle) -> tuple[int, bool]:
+def _measure(data: str | bytes | MimeBundle) -> tuple[int, bool]:
     """The size of *data*, and whether somebody may be waiting to see it: the end of a line, say."""
     if isinstance(data, str):
         return len(data), "\n" in data
@@ -193,7 +193,7 @@ class LiveOutput(CellOutput):
         """Send what there is, or see to it that it is sent in time. *data* is the last piece."""
         self._open_window()
         count = len(self.pieces)
-        size, is_awaited = measure(data)
+        size, is_awaited = _measure(data)
         enough = count > PIECES or size > BIG_CHARS
         at_once = self._credit > 0
         due = enough or (is_awaited and (at_once or not self._may_wait()))
