@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from benchmarks.floor_child import LINE
 from benchmarks.jupyter import Kernel, is_installed
 from benchmarks.measure import Case, Figure, Samples, cpu_clock, interleaved, per_operation
-from benchmarks.worker_floors import Lines, PingPong
+from benchmarks.worker_floors import Lines, Loops, PingPong
 from isthmus import Event, Output, WorkerSession
 
 COUNT = 40
@@ -91,10 +91,12 @@ async def _cells(rounds: int) -> list[Figure]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(WorkerSession(capabilities=[nothing]))
         floor = stack.enter_context(PingPong())
+        loops = stack.enter_context(Loops())
         await session.execute(FUNCTIONS)
         cases = {
             "floor": _blocking(lambda: floor.one_by_one(SOURCE, COUNT)),
             "floors": _blocking(lambda: floor.at_once(SOURCE, BURST)),
+            "loops": lambda: loops.one_by_one(SOURCE, COUNT),
             "cells": _burst(session),
         }
         for context in CONTEXTS:
@@ -143,6 +145,7 @@ def _cell_figures(samples: Samples) -> list[Figure]:
         figure("cell `x = 1` in a worker", "async", allowed=ALLOWED),
         figure(f"{BURST} of them at once, each", "cells", "floors", ALLOWED),
         figure("capability awaited in an async cell", "async call", allowed=ALLOWED),
+        figure("ping-pong, compile, exec between two event loops", "loops"),
         *(
             figure(f"{kind} in a {context} cell", case)
             for context in CONTEXTS[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -89,6 +90,51 @@ class PingPong(SocketChild):
                 _decode(data[at + SIZE.size : end])
                 at, count = end, count - 1
             data = data[at:]
+
+
+class Answers(asyncio.Protocol):
+    """The host's end of a connection in an event loop: a future for each request.
+
+    Attributes:
+        waiting: Those that have no answer yet, by the request's number.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, asyncio.Future[object]] = {}
+        self._data = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out the answers that have come."""
+        data, at = self._data + data, 0
+        while len(data) - at >= SIZE.size:
+            end = at + SIZE.size + SIZE.unpack_from(data, at)[0]
+            if end > len(data):
+                break
+            answer = _decode(data[at + SIZE.size : end])
+            self.waiting.pop(answer["id"]).set_result(answer)
+            at = end
+        self._data = data[at:]
+
+
+class Loops(SocketChild):
+    """The same between two event loops, which pass requests and answers on and do nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__(floor_child.__file__, "loop")
+
+    async def one_by_one(self, source: str, count: int) -> float:
+        """Seconds for each of *count* requests that wait for their answers."""
+        loop = asyncio.get_running_loop()
+        transport, answers = await loop.create_unix_connection(Answers, sock=self._connection.dup())
+        start = self._clock()
+        for number in range(count):
+            answer = answers.waiting[number] = loop.create_future()
+            body = _encode({"id": number, "source": source})
+            transport.write(SIZE.pack(len(body)) + body)
+            await answer
+        seconds = self._clock() - start
+        transport.close()
+        return seconds / count
 
 
 class Lines:

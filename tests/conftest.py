@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from homes import HERE, HOMES, WORKER, has_both_homes
+from homes import HERE, HOMES, WORKER, has_both_homes, needed
 from isthmus import AnySession, ForkServer, MemoryTransport, open_session
 from support import CONTEXTS, PAIRS, Census, LoopWatch, Sequencer, prepare_flavour, run_async
 
@@ -43,17 +43,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out workers on other loops than asyncio's own: that of their cells is the worker's."""
-    items[:] = [item for item in items if not _is_on_needless_loop(item)]
-
-
-def _is_on_needless_loop(item: pytest.Item) -> bool:
-    values = getattr(item, "callspec", None)
-    return (
-        values is not None
-        and values.params.get("home") == WORKER
-        and values.params.get("flavour", "asyncio") != "asyncio"
-    )
+    """Leave out what need not run over workers too."""
+    items[:] = needed(items)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import inspect
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 
 from isthmus import AnySession, CellResult, RemoteError
-from support import WAIT_SECONDS, eventually
+from support import WAIT_SECONDS, cell, eventually
 
 
 async def names(session: AnySession) -> dict[str, Any]:
@@ -60,6 +60,21 @@ def message_of(error: BaseException | None) -> str:
 def frames_of(result: CellResult) -> list[str]:
     """The names of the functions in the traceback of a cell's error, outermost first."""
     return re.findall(r'File "[^"]*", line \d+, in (.+)', result.traceback or "")
+
+
+_LISTEN = cell("""
+    complaints, listened_to = [], asyncio.get_running_loop()
+    former_handler = listened_to.get_exception_handler()
+    listened_to.set_exception_handler(lambda _, context: complaints.append(context))
+    """)
+
+
+@asynccontextmanager
+async def listening(session: AnySession) -> AsyncIterator[None]:
+    """Have in the session's ``complaints`` what its loop complains of, and nowhere else."""
+    await session.execute(_LISTEN)
+    yield
+    await session.execute("listened_to.set_exception_handler(former_handler)")
 
 
 class Flag:

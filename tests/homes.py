@@ -4,21 +4,39 @@ A test of the contract that gets its sessions from the fixtures ``session`` and 
 runs with sessions in this process and with sessions in workers, with a worker of its own each; so
 do those in the files below. Listed is what runs in this process only, by what its code shows. What
 has no session of these fixtures (an executor, a program of its own) runs here too.
+
+Over workers a test runs on asyncio's own loop alone: that of their cells is the worker's. There
+each pair of contexts follows another one, and a test with cases of its own has each of them in one
+context, in turn: three of nine, and one of three. With `ISTHMUS_ALL_LOOPS=1` all of them run.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from support import CONTEXTS
+
 HERE, WORKER = HOMES = ("here", "worker")
 """The homes that a session can have."""
 
 _TESTS = Path(__file__).parent
+_EVERY_CASE = bool(os.environ.get("ISTHMUS_ALL_LOOPS"))
 
-ALSO = ("test_capabilities.py", "test_displays.py", "test_interceptors.py", "test_names.py")
+ALSO = (
+    "test_capabilities.py",
+    "test_displays.py",
+    "test_interceptors.py",
+    "test_late_output.py",
+    "test_loop_calls.py",
+    "test_names.py",
+    "test_run_scope.py",
+    "test_runners.py",
+)
 """Files outside tests/contract whose tests are about sessions of either kind."""
 
 
@@ -106,6 +124,8 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_a_failed_task_stays_until_somebody_asks_for_its_error",
             "test_what_has_ended_leaves_a_count_and_nothing_else",
         ),
+        "test_loop_calls.py": ("test_a_cell_that_was_cancelled_while_it_computed_spawns_nothing",),
+        "test_runners.py": ("test_a_function_that_the_host_calls_in_a_task_of_its_own_is_refused",),
     },
     SHARES: {
         "test_capabilities.py": (
@@ -146,6 +166,7 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_in_a_greenlet_that_does_not_come_from_the_cell",
             "test_for_a_future_of_another_loop",
         ),
+        "test_runners.py": ("test_the_loop_of_another_session_is_refused_by_name",),
         "test_reset.py": (
             "test_what_would_not_end_is_named",
             "test_a_thread_that_another_one_starts_as_it_ends_gets_its_answer_and_is_waited_for",
@@ -225,3 +246,38 @@ def has_both_homes(metafunc: pytest.Metafunc) -> bool:
 
 def _is_listed(file: str, test: str) -> bool:
     return any(test in files.get(file, ()) for files in HERE_ONLY.values())
+
+
+def needed(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
+    """The cases that are to run: in this process all, and in workers those whose turn it is."""
+    values: dict[tuple[str, str], list[object]] = {}
+    for item in items:
+        parameters = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+        if parameters.pop("home", HERE) == HERE:
+            yield item
+        elif parameters.pop("flavour", "asyncio") == "asyncio":
+            test = item.nodeid.partition("[")[0]
+            numbers = {
+                name: _number(values.setdefault((test, name), []), value)
+                for name, value in parameters.items()
+            }
+            if _EVERY_CASE or _is_its_turn(numbers):
+                yield item
+
+
+def _number(values: list[object], value: object) -> int:
+    """Which of *values* it is, which gets it if need be. (pytest's own numbers may be of cases.)"""
+    for number, known in enumerate(values):
+        if known is value:
+            return number
+    values.append(value)
+    return len(values) - 1
+
+
+def _is_its_turn(numbers: Mapping[str, int]) -> bool:
+    if {"first", "second"} <= numbers.keys():
+        return numbers["second"] == (numbers["first"] + 1) % len(CONTEXTS)
+    cases = [number for name, number in numbers.items() if name != "context"]
+    if not cases or "context" not in numbers:
+        return True
+    return numbers["context"] == sum(cases) % len(CONTEXTS)

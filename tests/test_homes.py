@@ -7,10 +7,14 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from homes import HERE_ONLY, Reason
+import homes
+from homes import HERE, HERE_ONLY, WORKER, Reason, needed
+from support import CONTEXTS
 
 _TESTS = Path(__file__).parent
 
@@ -57,3 +61,24 @@ def test_a_test_that_is_listed_is_there_and_its_code_shows_why(
         "it has no session of the fixtures"
     )
     assert re.search(reason.shown_by, code), f"nothing in it shows that {reason.text}"
+
+
+@pytest.mark.requirement("7.1-same-interface")
+def test_over_workers_each_case_has_its_turn_in_one_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(homes, "_EVERY_CASE", False)
+    parameters = [
+        {"home": home, "context": context, "kind": kind}
+        for home in (HERE, WORKER)
+        for context in CONTEXTS
+        for kind in "abcd"
+    ]
+    items: list[Any] = [
+        SimpleNamespace(nodeid=f"a test[{it}]", callspec=SimpleNamespace(params=it))
+        for it in parameters
+    ]
+    chosen = [item.callspec.params for item in needed(items)]
+    assert [it for it in chosen if it["home"] == HERE] == parameters[: len(parameters) // 2]
+    turns = [(it["kind"], it["context"]) for it in chosen if it["home"] == WORKER]
+    assert sorted(turns) == [("a", "async"), ("b", "thread"), ("c", "sync"), ("d", "async")]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from isthmus import MemoryTransport, Output, Session
+from either_home import Flag, beside, raises_there
+from isthmus import AnySession, MemoryTransport, Output, Session
 from support import cell
 
 requirement = pytest.mark.requirement
 
 LATE = """
     import threading
+    go_on, spoken = asyncio.Event(), asyncio.Event()
     async def speak():
         await go_on.wait()
         print('task')
@@ -29,6 +30,24 @@ LATE = """
     """
 
 
+async def speak_late(session: AnySession) -> None:
+    """Have the task speak while no cell runs, and wait until it has."""
+    host = asyncio.Event()
+    session.inject_capability("host_says_so", host.wait)
+    spoken = Flag(session, "spoken_of")
+    code = """
+        async def tell():
+            await host_says_so()
+            go_on.set()
+            await spoken.wait()
+            spoken_of()
+        teller = asyncio.create_task(tell())
+        """
+    await beside(session, cell(code))
+    host.set()
+    await spoken.seen()
+
+
 @pytest.fixture(params=["origin", "current"])
 def policy(request: pytest.FixtureRequest) -> Iterator[str]:
     """Whose late output is."""
@@ -40,8 +59,7 @@ def policy(request: pytest.FixtureRequest) -> Iterator[str]:
 async def test_late_output_goes_where_the_session_says(
     make_session: Any, transport: MemoryTransport, policy: str, first: str
 ) -> None:
-    session: Session = make_session("late", transport=transport, late_output=policy)
-    session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event()})
+    session: AnySession = make_session("late", transport=transport, late_output=policy)
     one = await session.run(cell(LATE.format(first=first)))
     assert one.stdout == ("first\n" if first else "")
     two = await session.run("print('second'); go_on.set(); await spoken.wait()", context="thread")
@@ -58,14 +76,12 @@ async def test_late_output_goes_where_the_session_says(
 async def test_late_output_of_a_quiet_session_is_its_origins(
     make_session: Any, transport: MemoryTransport, policy: str
 ) -> None:
-    session: Session = make_session("quiet", transport=transport, late_output=policy)
-    session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event()})
+    session: AnySession = make_session("quiet", transport=transport, late_output=policy)
     await session.run(cell(LATE.format(first="")))
     await session.run("print('second')")
-    with pytest.raises(SyntaxError):
+    with raises_there(SyntaxError):
         await session.execute("no cell at all")
-    session.namespace["go_on"].set()
-    await asyncio.wait_for(session.namespace["spoken"].wait(), 5)
+    await speak_late(session)
     assert [(event.cell, event.text) for event in transport.of_type(Output)] == [
         (2, "second\n"),
         (1, "task\n"),
@@ -77,7 +93,7 @@ async def test_late_output_of_a_quiet_session_is_its_origins(
 async def test_a_value_that_prints_in_its_repr_is_not_late(
     make_session: Any, transport: MemoryTransport, policy: str
 ) -> None:
-    session: Session = make_session("repr", transport=transport, late_output=policy)
+    session: AnySession = make_session("repr", transport=transport, late_output=policy)
     code = "class A:\n    def __repr__(self):\n        print('asked')\n        return 'A'\nA()"
     assert (await session.run(code)).stdout == "asked\n"
     assert [event.cell for event in transport.of_type(Output)] == [1]
@@ -85,8 +101,7 @@ async def test_a_value_that_prints_in_its_repr_is_not_late(
 
 @requirement("6.1-late-output")
 async def test_late_output_without_a_transport(make_session: Any, policy: str) -> None:
-    session: Session = make_session("no transport", late_output=policy)
-    session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event()})
+    session: AnySession = make_session("no transport", late_output=policy)
     await session.run(cell(LATE.format(first="print('first')")))
     two = await session.run("go_on.set(); await spoken.wait()")
     assert two.stdout == ("task\nthread\n" if policy == "current" else "")
@@ -96,10 +111,8 @@ async def test_late_output_without_a_transport(make_session: Any, policy: str) -
 async def test_a_cell_that_was_given_up_gets_no_late_output(
     make_session: Any, transport: MemoryTransport
 ) -> None:
-    session: Session = make_session("given up", transport=transport, late_output="current")
-    leave = threading.Event()
-    session.update_namespace({"go_on": asyncio.Event(), "spoken": asyncio.Event(), "leave": leave})
-    await session.run(cell(LATE.format(first="")))
+    session: AnySession = make_session("given up", transport=transport, late_output="current")
+    await session.run(cell(LATE.format(first="") + "leave = threading.Event()"))
     code = """
         print('stuck')
         while not leave.is_set():
@@ -110,9 +123,8 @@ async def test_a_cell_that_was_given_up_gets_no_late_output(
         """
     stuck = await session.run(cell(code), context="thread", timeout=0.05)
     assert not stuck.stopped
-    session.namespace["go_on"].set()
-    await asyncio.wait_for(session.namespace["spoken"].wait(), 5)
-    leave.set()
+    await speak_late(session)
+    await beside(session, "leave.set()")
     assert [event.cell for event in transport.of_type(Output)] == [2, 1, 1]
 
 

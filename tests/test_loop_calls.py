@@ -6,12 +6,22 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from isthmus import CellExit, CrossingError, ReservedNameError, Session, call_on_loop, spawn
+from either_home import error_name, message_of, names
+from isthmus import (
+    AnySession,
+    CellExit,
+    CrossingError,
+    MemoryTransport,
+    ReservedNameError,
+    Session,
+    call_on_loop,
+    spawn,
+)
 from support import FLAVOURS, WAIT_SECONDS, cell, eventually
+from transports import texts
 
 requirement = pytest.mark.requirement
 
@@ -25,7 +35,7 @@ AWAITING = ("await asyncio.sleep(0)\n", "")
 @requirement("3.5-spawn")
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 async def test_spawn_starts_a_task_of_the_home_loop(
-    session: Session, context: str, flavour: str
+    session: AnySession, context: str, flavour: str
 ) -> None:
     code = cell("""
         import threading
@@ -35,18 +45,17 @@ async def test_spawn_starts_a_task_of_the_home_loop(
         task = spawn(job(), name="mine")
         """)
     await session.execute(code, context=context)
-    task = session.namespace["task"]
-    assert type(task) is asyncio.Task
-    assert task.get_name() == "mine"
-    assert await task == (threading.get_ident(), task)
+    assert await session.execute("type(task) is asyncio.Task, task.get_name()") == (True, "mine")
+    assert await session.execute("await task == (threading.main_thread().ident, task)")
 
 
 @requirement("3.5-spawn")
 @pytest.mark.parametrize("awaiting", AWAITING, ids=["awaits", "does not await"])
 async def test_a_spawned_task_begins_while_its_thread_computes_on(
-    session: Session, awaiting: str
+    session: AnySession, awaiting: str
 ) -> None:
-    session.update_namespace({"begun": threading.Event(), "seconds": WAIT_SECONDS})
+    await session.execute("import threading\nbegun = threading.Event()")
+    session.update_namespace({"seconds": WAIT_SECONDS})
     code = cell("""
         async def job():
             begun.set()
@@ -60,7 +69,7 @@ async def test_a_spawned_task_begins_while_its_thread_computes_on(
 
 @requirement("3.5-spawn")
 async def test_a_spawned_task_of_the_loops_thread_begins_when_its_code_waits(
-    session: Session,
+    session: AnySession,
 ) -> None:
     code = cell("""
         begun = []
@@ -76,7 +85,7 @@ async def test_a_spawned_task_of_the_loops_thread_begins_when_its_code_waits(
 @requirement("3.5-spawn")
 @pytest.mark.parametrize("hooks", [True, False])
 async def test_sync_code_in_a_spawned_task_can_wait(
-    make_session: Callable[..., Session], context: str, hooks: bool
+    make_session: Callable[..., AnySession], context: str, hooks: bool
 ) -> None:
     code = cell("""
         def sync(): return run_sync(asyncio.sleep(0, "waited"))
@@ -87,42 +96,47 @@ async def test_sync_code_in_a_spawned_task_can_wait(
 
 
 @requirement("3.5-spawn")
-async def test_a_factory_that_the_host_has_set_meanwhile_makes_the_task(
-    session: Session, context: str
+async def test_a_factory_that_somebody_has_set_meanwhile_makes_the_task(
+    session: AnySession, context: str
 ) -> None:
-    made = []
-
-    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
-        task = asyncio.Task(coro, loop=loop, **kwargs)
-        made.append(task)
-        return task
-
-    await session.execute("1")
-    loop = asyncio.get_running_loop()
-    ours = loop.get_task_factory()
-    loop.set_task_factory(factory)
-    try:
-        code = "def sync(): return run_sync(asyncio.sleep(0, 5))\nasync def job(): return sync()"
-        task = await session.execute(f"{code}\ntask = spawn(job())\n[task]", context=context)
-        assert await task[0] == 5
-    finally:
-        loop.set_task_factory(ours)
-    assert task[0] in made
+    await session.execute(
+        cell("""
+        made, loop = [], asyncio.get_running_loop()
+        def factory(loop, coro, **kwargs):
+            made.append(asyncio.Task(coro, loop=loop, **kwargs))
+            return made[-1]
+        ours = loop.get_task_factory()
+        loop.set_task_factory(factory)
+        """)
+    )
+    code = "def sync(): return run_sync(asyncio.sleep(0, 5))\nasync def job(): return sync()"
+    await session.execute(f"{code}\ntask = spawn(job())", context=context)
+    assert await session.execute("await task, task in made") == (5, True)
+    await session.execute("loop.set_task_factory(ours)")
 
 
 @requirement("3.5-spawn")
-async def test_a_spawned_task_is_the_sessions_and_ends_with_it(context: str) -> None:
-    async with Session() as session:
-        await session.execute("task = spawn(asyncio.sleep(30))", context=context)
-        task = session.namespace["task"]
-        await asyncio.sleep(0)
-        assert not task.done()
-    assert task.cancelled()
+async def test_a_spawned_task_is_the_sessions_and_ends_with_it(
+    make_session: Callable[..., AnySession], transport: MemoryTransport, context: str
+) -> None:
+    code = cell("""
+        async def job():
+            try:
+                await asyncio.sleep(30)
+            finally:
+                print("cancelled" if task.cancelling() else "why?")
+        task = spawn(job())
+        """)
+    async with make_session(transport=transport) as session:
+        await session.execute(code, context=context)
+        assert await session.execute("await asyncio.sleep(0)\ntask.done()") is False
+        assert texts(transport) == []
+    assert texts(transport) == ["cancelled\n"]
 
 
 @requirement("3.5-spawn", "5.2-adopted-tasks-accepted")
 async def test_spawn_accepts_what_an_earlier_cell_has_left_behind(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("late = asyncio.sleep(0, 'late')", context=context)
     code = "task = spawn(late, name='late')\ntask is late, run_sync(task)"
@@ -131,7 +145,7 @@ async def test_spawn_accepts_what_an_earlier_cell_has_left_behind(
 
 @requirement("3.5-spawn")
 async def test_a_spawned_task_has_a_copy_of_the_callers_context_variables(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         import contextvars
@@ -147,23 +161,24 @@ async def test_a_spawned_task_has_a_copy_of_the_callers_context_variables(
 
 
 @requirement("3.5-spawn")
-async def test_what_a_spawned_task_prints_is_its_cells(session: Session, context: str) -> None:
+async def test_what_a_spawned_task_prints_is_its_cells(session: AnySession, context: str) -> None:
     code = "async def job(): print('here')\nrun_sync(spawn(job()))"
     assert (await session.run(code, context=context)).stdout == "here\n"
 
 
 @requirement("3.5-spawn")
 async def test_spawn_refuses_what_is_no_coroutine_as_create_task_does(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     with pytest.raises(TypeError) as plain:
         asyncio.get_running_loop().create_task(5)  # type: ignore[arg-type]
     result = await session.run("spawn(5)", context=context)
-    assert (type(result.error), str(result.error)) == (TypeError, str(plain.value))
+    assert error_name(result.error) == "TypeError"
+    assert message_of(result.error) == str(plain.value)
 
 
 @requirement("3.5-spawn")
-async def test_spawn_works_in_a_callback_of_the_loop(session: Session) -> None:
+async def test_spawn_works_in_a_callback_of_the_loop(session: AnySession) -> None:
     code = cell("""
         got = asyncio.get_running_loop().create_future()
         def callback(): got.set_result(spawn(asyncio.sleep(0, "from a callback")))
@@ -240,19 +255,18 @@ async def test_a_thread_that_outlives_its_session_is_refused() -> None:
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 @pytest.mark.parametrize("awaiting", AWAITING, ids=["awaits", "does not await"])
 async def test_a_function_is_called_on_the_loops_thread_and_its_result_comes_back(
-    session: Session, context: str, awaiting: str, flavour: str
+    session: AnySession, context: str, awaiting: str, flavour: str
 ) -> None:
     code = awaiting + cell("""
         import threading
-        def where(*values): return threading.get_ident(), values
+        def where(*values): return threading.current_thread() is threading.main_thread(), values
         call_on_loop(where, 1, "two")
         """)
-    expected = (threading.get_ident(), (1, "two"))
-    assert await session.execute(code, context=context) == expected
+    assert await session.execute(code, context=context) == (True, (1, "two"))
 
 
 @requirement("3.5-call-on-loop")
-async def test_objects_of_the_loop_are_used_safely_from_a_thread(session: Session) -> None:
+async def test_objects_of_the_loop_are_used_safely_from_a_thread(session: AnySession) -> None:
     await session.execute("queue, event = asyncio.Queue(), asyncio.Event()")
     await session.execute("taker = asyncio.create_task(queue.get())")
     code = cell("""
@@ -261,13 +275,12 @@ async def test_objects_of_the_loop_are_used_safely_from_a_thread(session: Sessio
         task = call_on_loop(asyncio.create_task, asyncio.sleep(0, "task"))
         """)
     await session.execute(code, context="thread")
-    assert await asyncio.wait_for(session.namespace["taker"], WAIT_SECONDS) == "item"
-    assert session.namespace["event"].is_set()
-    assert await session.namespace["task"] == "task"
+    code = "await taker, event.is_set(), await task"
+    assert await session.execute(code, timeout=WAIT_SECONDS) == ("item", True, "task")
 
 
 @requirement("3.5-call-on-loop")
-async def test_on_the_loops_thread_it_is_a_plain_call(session: Session) -> None:
+async def test_on_the_loops_thread_it_is_a_plain_call(session: AnySession) -> None:
     code = cell("""
         import sys
         def caller(): return sys._getframe(2).f_code.co_name
@@ -281,7 +294,7 @@ async def test_on_the_loops_thread_it_is_a_plain_call(session: Session) -> None:
 @requirement("3.5-call-on-loop")
 @pytest.mark.parametrize("error", ["KeyError", "StopIteration", "asyncio.CancelledError"])
 async def test_what_the_function_raises_comes_back(
-    session: Session, context: str, error: str
+    session: AnySession, context: str, error: str
 ) -> None:
     code = cell(f"""
         def fail(): raise {error}("from the loop")
@@ -295,14 +308,14 @@ async def test_what_the_function_raises_comes_back(
 
 
 @requirement("3.5-call-on-loop", "6.2-no-exit-of-host-loop")
-async def test_a_function_that_exits_ends_the_cell(session: Session, context: str) -> None:
+async def test_a_function_that_exits_ends_the_cell(session: AnySession, context: str) -> None:
     with pytest.raises(CellExit) as caught:
         await session.execute("import sys\ncall_on_loop(sys.exit, 3)", context=context)
     assert caught.value.code == 3
 
 
 @requirement("3.5-call-on-loop")
-async def test_context_variables_go_along_and_come_back(session: Session, context: str) -> None:
+async def test_context_variables_go_along_and_come_back(session: AnySession, context: str) -> None:
     code = cell("""
         import contextvars
         user = contextvars.ContextVar("user", default="nobody")
@@ -317,13 +330,13 @@ async def test_context_variables_go_along_and_come_back(session: Session, contex
 
 
 @requirement("3.5-call-on-loop")
-async def test_the_function_can_wait_for_awaitables(session: Session, context: str) -> None:
+async def test_the_function_can_wait_for_awaitables(session: AnySession, context: str) -> None:
     code = "def wait(): return run_sync(asyncio.sleep(0, 'waited'))\ncall_on_loop(wait)"
     assert await session.execute(code, context=context) == "waited"
 
 
 @requirement("3.5-call-on-loop")
-async def test_an_async_function_gives_its_coroutine(session: Session, context: str) -> None:
+async def test_an_async_function_gives_its_coroutine(session: AnySession, context: str) -> None:
     code = "async def f(): return 5\nrun_sync(call_on_loop(f))"
     assert await session.execute(code, context=context) == 5
 
@@ -332,7 +345,9 @@ async def test_an_async_function_gives_its_coroutine(session: Session, context: 
 
 
 @requirement("3.5-spawn", "3.5-call-on-loop")
-async def test_a_thread_that_a_cell_starts_reaches_the_loop(session: Session, context: str) -> None:
+async def test_a_thread_that_a_cell_starts_reaches_the_loop(
+    session: AnySession, context: str
+) -> None:
     code = cell("""
         import contextvars, threading
         got = []
@@ -348,17 +363,13 @@ async def test_a_thread_that_a_cell_starts_reaches_the_loop(session: Session, co
         await asyncio.to_thread(thread.join)
         """)
     await session.execute(code, context=context)
-    got = session.namespace["got"]
-    if isinstance(got[0], RuntimeError):
-        raise got[0]
-    assert got == [threading.get_ident()] * 2
+    assert await session.execute("got == [threading.main_thread().ident] * 2 or got") is True
 
 
 @requirement("3.5-spawn", "3.5-call-on-loop")
 @pytest.mark.parametrize("name", ["spawn", "call_on_loop"])
-async def test_the_names_are_the_runtimes_own(session: Session, context: str, name: str) -> None:
+async def test_the_names_are_the_runtimes_own(session: AnySession, context: str, name: str) -> None:
     with pytest.raises(ReservedNameError, match=name):
-        session.manager.inject_capability(name, print)
-    session.update_namespace({"public": {"spawn": spawn, "call_on_loop": call_on_loop}})
-    assert await session.execute(f"{name} is public[{name!r}]", context=context)
-    assert name not in session.snapshot()
+        session.inject_capability(name, print)
+    assert await session.execute(f"import isthmus\n{name} is isthmus.{name}", context=context)
+    assert name not in await names(session)

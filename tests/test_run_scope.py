@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
-from isthmus import CellAborted, CellExit, CellInterrupted, Session
-from support import FLAVOURS, LoopWatch, cell
+from either_home import Flag, listening
+from isthmus import AnySession, CellAborted, CellExit, CellInterrupted
+from support import FLAVOURS, cell
 
 requirement = pytest.mark.requirement
 
@@ -37,7 +37,7 @@ TASKS = cell("""
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 async def test_tasks_begun_inside_are_cancelled_and_awaited_and_no_others(
-    session: Session, context: str, flavour: str
+    session: AnySession, context: str, flavour: str
 ) -> None:
     await session.execute(TASKS)
     await session.execute("before = asyncio.create_task(sleeper('before'))\nawait asyncio.sleep(0)")
@@ -59,7 +59,7 @@ async def test_tasks_begun_inside_are_cancelled_and_awaited_and_no_others(
 
 @requirement("10-asyncio-run")
 async def test_spawned_tasks_and_those_of_task_groups_are_begun_inside_too(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         async def main():
@@ -78,7 +78,7 @@ async def test_spawned_tasks_and_those_of_task_groups_are_begun_inside_too(
 
 @requirement("10-asyncio-run")
 async def test_what_fails_when_it_is_cancelled_is_told_to_the_loop(
-    session: Session, context: str, loop_watch: LoopWatch
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         async def fails():
@@ -92,15 +92,15 @@ async def test_what_fails_when_it_is_cancelled_is_told_to_the_loop(
             await asyncio.sleep(0)
         asyncio.run(main())
         """)
-    await session.execute(code, context=context)
-    (complaint,) = loop_watch.complaints
-    assert (complaint["message"], complaint["task"]) == (SHUTDOWN, session.namespace["task"])
-    assert complaint["exception"].args == ("at the end",)
+    async with listening(session):
+        await session.execute(code, context=context)
+    said = "[(it['message'], it['task'] is task, it['exception'].args) for it in complaints]"
+    assert await session.execute(said) == [(SHUTDOWN, True, ("at the end",))]
 
 
 @requirement("10-asyncio-run")
 async def test_what_tasks_begin_when_they_are_cancelled_is_cancelled_too_but_not_for_ever(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         tasks = []
@@ -122,7 +122,7 @@ async def test_what_tasks_begin_when_they_are_cancelled_is_cancelled_too_but_not
 
 
 @requirement("10-asyncio-run")
-async def test_an_inner_run_ends_only_what_is_its_own(session: Session, context: str) -> None:
+async def test_an_inner_run_ends_only_what_is_its_own(session: AnySession, context: str) -> None:
     code = cell("""
         async def inner():
             global mine
@@ -141,7 +141,7 @@ async def test_an_inner_run_ends_only_what_is_its_own(session: Session, context:
 
 @requirement("10-asyncio-run", "10-run-until-complete")
 async def test_what_run_until_complete_leaves_running_ends_with_the_run_around_it(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("loop = asyncio.get_running_loop()")
     code = cell("""
@@ -166,7 +166,7 @@ async def test_what_run_until_complete_leaves_running_ends_with_the_run_around_i
 
 @requirement("10-asyncio-run")
 async def test_a_task_begun_inside_can_close_the_runner_between_two_runs(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         runner, go = asyncio.Runner(), asyncio.Event()
@@ -206,7 +206,7 @@ GENERATORS = cell("""
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 async def test_async_generators_begun_inside_are_closed_and_no_others(
-    session: Session, context: str, flavour: str
+    session: AnySession, context: str, flavour: str
 ) -> None:
     at_first = sys.get_asyncgen_hooks()
     await session.execute(GENERATORS)
@@ -226,13 +226,15 @@ async def test_async_generators_begun_inside_are_closed_and_no_others(
 
 @requirement("10-asyncio-run")
 async def test_generators_that_others_begin_meanwhile_are_not_closed(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
-    started, go = asyncio.Event(), asyncio.Event()
-    session.update_namespace({"started": started, "go": go})
-    await session.execute("async def main():\n    started.set()\n    await go.wait()")
+    started, begin = Flag(session, "started"), "mine = numbers()\nawait anext(mine)"
+    await session.execute(
+        "go = asyncio.Event()\nasync def numbers():\n    yield 1\n    yield 2\n"
+        "async def main():\n    started()\n    await go.wait()"
+    )
     running = asyncio.ensure_future(session.run("asyncio.run(main())", context=context))
-    await started.wait()
+    await started.seen()
 
     async def numbers() -> AsyncIterator[int]:
         yield 1
@@ -240,29 +242,31 @@ async def test_generators_that_others_begin_meanwhile_are_not_closed(
 
     mine = numbers()
     assert await anext(mine) == 1
-    go.set()
+    assert await session.execute(begin, concurrent=True) == 1
+    await session.execute("go.set()", concurrent=True)
     (await running).unwrap()
-    assert await anext(mine) == 2
-    assert await anext(mine, None) is None
+    assert [await anext(mine, None) for _ in range(2)] == [2, None]
+    assert await session.execute("await anext(mine), await anext(mine, None)") == (2, None)
 
 
 @requirement("10-asyncio-run")
-async def test_a_loop_without_hooks_for_generators_is_served_too(session: Session) -> None:
+async def test_a_loop_without_hooks_for_generators_is_served_too(session: AnySession) -> None:
     await session.execute(GENERATORS)
-    before = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, None)
-    try:
-        await session.execute("inside = asyncio.run(begin('inside'))")
+    await session.execute(
+        "import sys\nbefore = sys.get_asyncgen_hooks()\nsys.set_asyncgen_hooks(None, None)"
+    )
+    await session.execute("inside = asyncio.run(begin('inside'))")
+    code = cell("""
         first, last = sys.get_asyncgen_hooks()
-        assert getattr(first, "previous", "theirs") is None and last is None
-    finally:
         sys.set_asyncgen_hooks(*before)
-    assert session.namespace["closed"] == ["inside"]
+        getattr(first, "previous", "theirs"), last, closed
+        """)
+    assert await session.execute(code) == (None, None, ["inside"])
 
 
 @requirement("10-asyncio-run")
 async def test_a_generator_that_fails_when_it_is_closed_is_told_to_the_loop(
-    session: Session, context: str, loop_watch: LoopWatch
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         async def fails():
@@ -276,26 +280,27 @@ async def test_a_generator_that_fails_when_it_is_closed_is_told_to_the_loop(
             await anext(generator)
         asyncio.run(main())
         """)
-    await session.execute(code, context=context)
-    (complaint,) = loop_watch.complaints
-    assert "an error occurred during closing of asynchronous generator" in complaint["message"]
-    assert complaint["asyncgen"] is session.namespace["generator"]
+    async with listening(session):
+        await session.execute(code, context=context)
+    said = "[(it['message'], it['asyncgen'] is generator) for it in complaints]"
+    ((message, is_of_the_generator),) = await session.execute(said)
+    assert "an error occurred during closing of asynchronous generator" in message
+    assert is_of_the_generator
 
 
 @requirement("10-asyncio-run")
-async def test_a_hook_that_is_set_meanwhile_stays(session: Session) -> None:
-    before = sys.get_asyncgen_hooks()
-
-    def mine(generator: object) -> None:
-        """Somebody's own hook."""
-
-    session.update_namespace({"mine": mine})
-    await session.execute("import sys\nasync def main(): sys.set_asyncgen_hooks(firstiter=mine)")
-    await session.execute("asyncio.run(main())")
-    try:
-        assert sys.get_asyncgen_hooks().firstiter is mine
-    finally:
+async def test_a_hook_that_is_set_meanwhile_stays(session: AnySession) -> None:
+    await session.execute(
+        "import sys\nbefore = sys.get_asyncgen_hooks()\ndef mine(generator): pass\n"
+        "async def main(): sys.set_asyncgen_hooks(firstiter=mine)"
+    )
+    code = cell("""
+        asyncio.run(main())
+        stayed = sys.get_asyncgen_hooks().firstiter is mine
         sys.set_asyncgen_hooks(*before)
+        stayed
+        """)
+    assert await session.execute(code)
 
 
 # -- exits -----------------------------------------------------------------------------------------
@@ -353,7 +358,7 @@ EXITS = {
 @requirement("10-asyncio-run", "6.2-no-exit-of-host-loop")
 @pytest.mark.parametrize("who", EXITS)
 async def test_an_exit_comes_out_of_asyncio_run_and_not_of_the_hosts_loop(
-    session: Session, context: str, who: str
+    session: AnySession, context: str, who: str
 ) -> None:
     await session.execute("import sys\ndef leave(): sys.exit(3)\n" + EXITS[who])
     code = "try:\n    asyncio.run(main())\nexcept SystemExit as exit:\n    code = exit.code\ncode"
@@ -365,7 +370,7 @@ async def test_an_exit_comes_out_of_asyncio_run_and_not_of_the_hosts_loop(
 
 @requirement("10-run-until-complete", "6.2-no-exit-of-host-loop")
 async def test_a_task_that_exits_when_nobody_waits_for_its_run_fails_as_any_other(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("loop, go = asyncio.get_running_loop(), asyncio.Event()")
     code = cell("""
@@ -384,10 +389,10 @@ async def test_a_task_that_exits_when_nobody_waits_for_its_run_fails_as_any_othe
 
 @requirement("10-asyncio-run")
 async def test_nobody_is_told_that_an_exit_that_came_out_was_not_retrieved(
-    session: Session, context: str, loop_watch: LoopWatch
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
-        import sys
+        import gc, sys
         async def child(): sys.exit(3)
         async def main():
             asyncio.create_task(child())
@@ -397,15 +402,16 @@ async def test_nobody_is_told_that_an_exit_that_came_out_was_not_retrieved(
         except SystemExit:
             pass
         """)
-    await session.execute(code, context=context)
-    gc.collect()
-    assert loop_watch.complaints == []
+    async with listening(session):
+        await session.execute(code, context=context)
+        await session.execute("_ = gc.collect()")
+    assert await session.execute("[str(it) for it in complaints]") == []
 
 
 @requirement("10-asyncio-run", "6.2-no-exit-of-host-loop")
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 async def test_a_keyboard_interrupt_of_main_is_the_cells(
-    session: Session, context: str, flavour: str
+    session: AnySession, context: str, flavour: str
 ) -> None:
     await session.execute(
         "async def main():\n    await asyncio.sleep(0)\n    raise KeyboardInterrupt"
@@ -418,7 +424,7 @@ async def test_a_keyboard_interrupt_of_main_is_the_cells(
 
 @requirement("10-asyncio-run")
 async def test_what_fails_because_of_an_exit_is_told_to_the_loop(
-    session: Session, context: str, loop_watch: LoopWatch
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         import sys
@@ -431,13 +437,14 @@ async def test_what_fails_because_of_an_exit_is_told_to_the_loop(
                 raise KeyError("main")
         asyncio.run(main())
         """)
-    result = await session.run(code, context=context)
+    async with listening(session):
+        result = await session.run(code, context=context)
     assert type(result.error) is SystemExit
-    assert [it["message"] for it in loop_watch.complaints] == [SHUTDOWN]
+    assert await session.execute("[it['message'] for it in complaints]") == [SHUTDOWN]
 
 
 @requirement("10-asyncio-run", "6.2-interrupt")
-async def test_code_of_main_that_hogs_the_loop_is_interrupted(session: Session) -> None:
+async def test_code_of_main_that_hogs_the_loop_is_interrupted(session: AnySession) -> None:
     code = "async def main():\n    while True: pass\nasyncio.run(main())"
     result = await session.run(code, timeout=0.1)
     assert result.status == "timeout"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-import threading
+from collections.abc import Callable
 
 import pytest
 
-from isthmus import CrossingError, Session
+from either_home import Flag, beside, error_name, frames_of, message_of
+from isthmus import AnySession, CrossingError, Session
 from support import FLAVOURS, LoopThread, cell
 
 requirement = pytest.mark.requirement
@@ -43,7 +44,9 @@ PLACES = {
 
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("where", PLACES)
-async def test_a_coroutine_runs_to_its_end_in(session: Session, context: str, where: str) -> None:
+async def test_a_coroutine_runs_to_its_end_in(
+    session: AnySession, context: str, where: str
+) -> None:
     await session.execute("async def job():\n    await asyncio.sleep(0)\n    return 'done'")
     assert await session.execute(PLACES[where], context=context) == "done"
 
@@ -51,41 +54,39 @@ async def test_a_coroutine_runs_to_its_end_in(session: Session, context: str, wh
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 async def test_main_is_a_task_of_its_own_on_the_home_loop(
-    session: Session, context: str, flavour: str
+    session: AnySession, context: str, flavour: str
 ) -> None:
+    await session.execute("import threading\nloop = asyncio.get_running_loop()")
     code = cell("""
-        import threading
         def sync(): return run_sync(asyncio.sleep(0, "waited"))
         async def main():
             await asyncio.sleep(0)
-            task = asyncio.current_task()
-            return threading.get_ident(), asyncio.get_running_loop(), task.get_name(), sync()
+            is_home = threading.current_thread() is threading.main_thread()
+            is_home = is_home and asyncio.get_running_loop() is loop
+            return is_home, asyncio.current_task().get_name(), sync()
         asyncio.run(main())
         """)
     result = await session.run(code, context=context)
-    expected = (
-        threading.get_ident(),
-        asyncio.get_running_loop(),
-        f"asyncio.run of cell {result.cell}",
-        "waited",
-    )
-    assert result.unwrap() == expected
+    assert result.unwrap() == (True, f"asyncio.run of cell {result.cell}", "waited")
 
 
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
-async def test_the_loop_goes_on_meanwhile(session: Session, context: str, flavour: str) -> None:
-    event = asyncio.Event()
-    session.update_namespace({"event": event})
-    running = asyncio.ensure_future(session.run("asyncio.run(event.wait())", context=context))
-    await asyncio.sleep(0)
+async def test_the_loop_goes_on_meanwhile(session: AnySession, context: str, flavour: str) -> None:
+    begun = Flag(session, "begun")
+    await session.execute(
+        "event = asyncio.Event()\nasync def main():\n    begun()\n    return await event.wait()"
+    )
+    running = asyncio.ensure_future(session.run("asyncio.run(main())", context=context))
+    await begun.seen()
+    await beside(session, "await asyncio.sleep(0)")
     assert not running.done()
-    event.set()
+    await beside(session, "event.set()")
     assert (await running).unwrap() is True
 
 
 @requirement("10-asyncio-run")
-async def test_main_has_a_copy_of_the_context_variables(session: Session, context: str) -> None:
+async def test_main_has_a_copy_of_the_context_variables(session: AnySession, context: str) -> None:
     code = cell("""
         import contextvars
         user = contextvars.ContextVar("user", default="nobody")
@@ -100,23 +101,19 @@ async def test_main_has_a_copy_of_the_context_variables(session: Session, contex
 
 
 @requirement("10-asyncio-run")
-async def test_what_main_prints_is_its_cells(session: Session, context: str) -> None:
+async def test_what_main_prints_is_its_cells(session: AnySession, context: str) -> None:
     code = "async def main(): print('here')\nasyncio.run(main())"
     assert (await session.run(code, context=context)).stdout == "here\n"
 
 
 @requirement("10-asyncio-run")
 async def test_an_error_of_main_comes_out_with_the_users_frames_only(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = "async def main():\n    await asyncio.sleep(0)\n    return 1 / 0\nasyncio.run(main())"
-    error = (await session.run(code, context=context)).error
-    assert type(error) is ZeroDivisionError
-    names, tb = [], error.__traceback__
-    while tb is not None:
-        names.append(tb.tb_frame.f_code.co_name)
-        tb = tb.tb_next
-    assert names == ["<module>", "main"]
+    result = await session.run(code, context=context)
+    assert error_name(result.error) == "ZeroDivisionError"
+    assert frames_of(result) == ["<module>", "main"]
 
 
 NO_COROUTINES = ["5", "job", "None", "loop.create_future()"]
@@ -125,25 +122,27 @@ NO_COROUTINES = ["5", "job", "None", "loop.create_future()"]
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("what", NO_COROUTINES)
 async def test_something_that_is_no_coroutine_gets_the_error_of_python(
-    session: Session, context: str, what: str
+    session: AnySession, context: str, what: str
 ) -> None:
     await session.execute("async def job(): pass\nloop = asyncio.get_running_loop()")
     for call in ("asyncio.run(it)", "asyncio.Runner().run(it)"):
         error = (await session.run(f"it = {what}\n{call}", context=context)).error
-        expected = f"a coroutine was expected, got {session.namespace['it']!r}"
-        assert (type(error), str(error)) == (ValueError, expected)
+        expected = "a coroutine was expected, got " + await session.execute("repr(it)")
+        assert (error_name(error), message_of(error)) == ("ValueError", expected)
 
 
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("call", ["asyncio.run()", "asyncio.run(job(), 1)", "asyncio.run(it=1)"])
-async def test_wrong_arguments_are_a_type_error(session: Session, context: str, call: str) -> None:
+async def test_wrong_arguments_are_a_type_error(
+    session: AnySession, context: str, call: str
+) -> None:
     await session.execute("class job:\n    pass")
-    assert isinstance((await session.run(call, context=context)).error, TypeError)
+    assert error_name((await session.run(call, context=context)).error) == "TypeError"
 
 
 @requirement("10-asyncio-run", "5.2-adopted-tasks-accepted")
 async def test_a_coroutine_that_an_earlier_cell_has_left_behind_is_accepted(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("async def job(): return 'late'\nfirst, second = job(), job()")
     code = "name = first.get_name()\nasyncio.run(first), first.get_name() == name"
@@ -153,7 +152,7 @@ async def test_a_coroutine_that_an_earlier_cell_has_left_behind_is_accepted(
 
 
 @requirement("10-asyncio-run")
-async def test_runs_nest_to_any_depth(session: Session, context: str) -> None:
+async def test_runs_nest_to_any_depth(session: AnySession, context: str) -> None:
     code = cell("""
         def down(n): return 0 if n == 0 else asyncio.run(again(n)) + 1
         async def again(n):
@@ -165,7 +164,9 @@ async def test_runs_nest_to_any_depth(session: Session, context: str) -> None:
 
 
 @requirement("10-asyncio-run")
-async def test_many_tasks_run_something_to_its_end_at_once(session: Session, context: str) -> None:
+async def test_many_tasks_run_something_to_its_end_at_once(
+    session: AnySession, context: str
+) -> None:
     code = cell("""
         async def one(n):
             await asyncio.sleep(0.001)
@@ -179,21 +180,20 @@ async def test_many_tasks_run_something_to_its_end_at_once(session: Session, con
 # -- cancelling ------------------------------------------------------------------------------------
 
 CLEANS_UP = cell("""
-    log = []
     async def main():
         task = asyncio.create_task(other())
         try:
-            started.set()
+            started()
             await asyncio.sleep(30)
         finally:
             await asyncio.sleep(0)
-            log.append("main")
+            print("main")
     async def other():
         try:
             await asyncio.sleep(30)
         finally:
             await asyncio.sleep(0)
-            log.append("other")
+            print("other")
     """)
 
 RUNS = {
@@ -206,20 +206,19 @@ RUNS = {
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 @pytest.mark.parametrize("how", RUNS)
 async def test_cancelling_the_cell_cancels_main_and_waits_for_all_of_it(
-    session: Session, context: str, how: str, flavour: str
+    session: AnySession, context: str, how: str, flavour: str
 ) -> None:
-    started = asyncio.Event()
-    session.update_namespace({"started": started})
+    started = Flag(session, "started")
     await session.execute(CLEANS_UP)
     running = asyncio.ensure_future(session.run(RUNS[how], context=context))
-    await started.wait()
+    await started.seen()
     session.interrupt()
-    assert (await running).status == "cancelled"
-    assert session.namespace["log"] == ["main", "other"]
+    result = await running
+    assert (result.status, result.stdout) == ("cancelled", "main\nother\n")
 
 
 @requirement("10-asyncio-run")
-async def test_a_timeout_around_asyncio_run_cancels_main(session: Session, context: str) -> None:
+async def test_a_timeout_around_asyncio_run_cancels_main(session: AnySession, context: str) -> None:
     code = cell("""
         try:
             async with asyncio.timeout(0.01):
@@ -232,15 +231,17 @@ async def test_a_timeout_around_asyncio_run_cancels_main(session: Session, conte
 
 
 @requirement("10-asyncio-run")
-async def test_a_session_that_is_closed_ends_what_runs_inside(context: str) -> None:
-    started = asyncio.Event()
-    async with Session() as session:
-        session.update_namespace({"started": started})
+async def test_a_session_that_is_closed_ends_what_runs_inside(
+    make_session: Callable[[], AnySession], context: str
+) -> None:
+    async with make_session() as session:
+        started = Flag(session, "started")
         await session.execute(CLEANS_UP)
         running = asyncio.ensure_future(session.run("asyncio.run(main())", context=context))
-        await started.wait()
-    assert (await running).status == "cancelled"
-    assert session.namespace["log"] == ["other", "main"]  # a session ends children first
+        await started.seen()
+        await beside(session, "await asyncio.sleep(0)")  # it has come back from that call
+    result = await running
+    assert (result.status, result.stdout) == ("cancelled", "other\nmain\n")  # children first
 
 
 # -- options ---------------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ CAUGHT = cell("""
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("how", ["by_run", "by_runner"])
 async def test_what_cannot_be_done_on_the_hosts_loop_is_warned_of(
-    session: Session, context: str, how: str
+    session: AnySession, context: str, how: str
 ) -> None:
     filename = (await session.run(CAUGHT)).filename
     (told,) = await session.execute(f"caught({how}, debug=True)", context=context)
@@ -273,35 +274,34 @@ async def test_what_cannot_be_done_on_the_hosts_loop_is_warned_of(
 
 @requirement("10-asyncio-run")
 async def test_a_loop_factory_is_not_called_and_warned_of_where_the_loop_is_of_another_kind(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
-    def never() -> asyncio.AbstractEventLoop:
-        raise AssertionError
-
-    class Other(asyncio.SelectorEventLoop):
-        """A kind of loop that the session's is not."""
-
     await session.execute(CAUGHT)
-    kinds = {"never": never, "other": Other, "same": type(asyncio.get_running_loop())}
-    session.update_namespace(kinds)
-    for name, count in {"never": 1, "other": 1, "same": 0, "asyncio.new_event_loop": 0}.items():
+    kinds = """
+        def never(): raise AssertionError
+        class Other(asyncio.SelectorEventLoop): "A kind of loop that the session's is not."
+        same = type(asyncio.get_running_loop())
+        """
+    await session.execute(cell(kinds))
+    for name, count in {"never": 1, "Other": 1, "same": 0, "asyncio.new_event_loop": 0}.items():
         told = await session.execute(f"caught(by_runner, loop_factory={name})", context=context)
         assert [it[0] for it in told] == ["RuntimeWarning"] * count, name
 
 
 @requirement("10-asyncio-run")
 async def test_asyncio_run_has_the_parameters_of_its_version(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     result = await session.run(
         "asyncio.run(job, loop_factory=asyncio.new_event_loop)", context=context
     )
-    assert isinstance(result.error, NameError)
+    assert error_name(result.error) == "NameError"
     await session.execute("job = None")
     result = await session.run(
         "asyncio.run(job, loop_factory=asyncio.new_event_loop)", context=context
     )
-    assert isinstance(result.error, TypeError if sys.version_info < (3, 12) else ValueError)
+    expected = "TypeError" if sys.version_info < (3, 12) else "ValueError"
+    assert error_name(result.error) == expected
 
 
 # -- asyncio.Runner --------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ async def test_asyncio_run_has_the_parameters_of_its_version(
 @requirement("10-asyncio-run")
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 async def test_the_runs_of_a_runner_share_a_context_and_their_tasks_end_with_it(
-    session: Session, context: str, flavour: str
+    session: AnySession, context: str, flavour: str
 ) -> None:
     code = cell("""
         import contextvars
@@ -324,14 +324,14 @@ async def test_the_runs_of_a_runner_share_a_context_and_their_tasks_end_with_it(
             inside = runner.run(seen()), task.done(), runner.get_loop() is loop
         inside, task.cancelled(), user.get(), isinstance(runner, asyncio.Runner)
         """)
-    session.update_namespace({"loop": asyncio.get_running_loop()})
+    await session.execute("loop = asyncio.get_running_loop()")
     expected = (("ada", False, True), True, "nobody", True)
     assert await session.execute(code, context=context) == expected
 
 
 @requirement("10-asyncio-run")
 async def test_a_runner_goes_on_over_cells_and_contexts(
-    session: Session, first: str, second: str
+    session: AnySession, first: str, second: str
 ) -> None:
     await session.execute("runner = asyncio.Runner()\nevent = asyncio.Event()")
     await session.execute("runner.run(asyncio.sleep(0, event.set()))", context=first)
@@ -340,7 +340,7 @@ async def test_a_runner_goes_on_over_cells_and_contexts(
 
 
 @requirement("10-asyncio-run")
-async def test_a_run_can_have_a_context_of_its_own(session: Session, context: str) -> None:
+async def test_a_run_can_have_a_context_of_its_own(session: AnySession, context: str) -> None:
     code = cell("""
         import contextvars
         user = contextvars.ContextVar("user", default="nobody")
@@ -358,7 +358,7 @@ async def test_a_run_can_have_a_context_of_its_own(session: Session, context: st
 
 @requirement("10-asyncio-run")
 async def test_a_closed_runner_refuses_as_in_python_and_closes_the_coroutine(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         import inspect
@@ -381,7 +381,7 @@ async def test_a_closed_runner_refuses_as_in_python_and_closes_the_coroutine(
 
 @requirement("10-asyncio-run")
 async def test_a_runner_that_runs_something_refuses_a_second_run_and_to_close(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = cell("""
         async def main():
@@ -407,7 +407,7 @@ async def test_a_runner_that_runs_something_refuses_a_second_run_and_to_close(
 @requirement("10-run-until-complete")
 @pytest.mark.parametrize("flavour", FLAVOURS, indirect=True)
 async def test_run_until_complete_waits_and_what_was_started_goes_on(
-    session: Session, context: str, flavour: str
+    session: AnySession, context: str, flavour: str
 ) -> None:
     await session.execute("loop, go = asyncio.get_running_loop(), asyncio.Event()")
     code = cell("""
@@ -427,22 +427,22 @@ async def test_run_until_complete_waits_and_what_was_started_goes_on(
 
 @requirement("10-run-until-complete")
 async def test_run_until_complete_waits_for_futures_and_awaitable_objects(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
-    await session.execute("loop = asyncio.get_running_loop()")
+    await session.execute(
+        "loop = asyncio.get_running_loop()\nfuture = loop.create_future()\n"
+        "timer = loop.call_later(0.001, future.set_result, 'future')"
+    )
     code = cell("""
         class Awaitable:
             def __await__(self): return asyncio.sleep(0, "object").__await__()
         loop.run_until_complete(future), loop.run_until_complete(Awaitable())
         """)
-    future = asyncio.get_running_loop().create_future()
-    session.update_namespace({"future": future})
-    asyncio.get_running_loop().call_later(0.001, future.set_result, "future")
     assert await session.execute(code, context=context) == ("future", "object")
 
 
 @requirement("10-run-until-complete", "6.2-no-exit-of-host-loop")
-async def test_an_exit_comes_out_of_run_until_complete(session: Session, context: str) -> None:
+async def test_an_exit_comes_out_of_run_until_complete(session: AnySession, context: str) -> None:
     await session.execute("loop = asyncio.get_running_loop()")
     code = "import sys\nasync def main(): sys.exit(3)\nloop.run_until_complete(main())"
     assert type((await session.run(code, context=context)).error) is SystemExit
@@ -450,17 +450,18 @@ async def test_an_exit_comes_out_of_run_until_complete(session: Session, context
 
 @requirement("10-run-until-complete")
 async def test_what_cannot_be_waited_for_is_refused_as_in_python(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
-    other = asyncio.new_event_loop()
-    names = {"theirs": other.create_future(), "loop": asyncio.get_running_loop()}
-    session.update_namespace(names)
+    await session.execute(
+        "loop, other = asyncio.get_running_loop(), asyncio.new_event_loop()\n"
+        "theirs = other.create_future()"
+    )
     error = (await session.run("loop.run_until_complete(5)", context=context)).error
-    assert isinstance(error, TypeError)
+    assert error_name(error) == "TypeError"
     error = (await session.run("loop.run_until_complete(theirs)", context=context)).error
-    assert isinstance(error, ValueError)
-    assert "different loop" in str(error)
-    other.close()
+    assert error_name(error) == "ValueError"
+    assert "different loop" in message_of(error)
+    await session.execute("other.close()")
 
 
 @requirement("10-run-until-complete")
@@ -492,7 +493,7 @@ async def _open_session() -> Session:
 
 
 @requirement("10-run-until-complete")
-async def test_run_forever_is_refused_by_name(session: Session, context: str) -> None:
+async def test_run_forever_is_refused_by_name(session: AnySession, context: str) -> None:
     await session.execute("loop = asyncio.get_running_loop()")
     error = (await session.run("loop.run_forever()", context=context)).error
     assert type(error) is CrossingError
@@ -501,16 +502,15 @@ async def test_run_forever_is_refused_by_name(session: Session, context: str) ->
 
 @requirement("10-run-until-complete")
 async def test_cancelling_the_cell_cancels_what_run_until_complete_waits_for(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
-    started = asyncio.Event()
-    session.update_namespace({"started": started, "loop": asyncio.get_running_loop()})
-    await session.execute(CLEANS_UP)
+    started = Flag(session, "started")
+    await session.execute(f"{CLEANS_UP}\nloop = asyncio.get_running_loop()")
     running = asyncio.ensure_future(session.run("loop.run_until_complete(main())", context=context))
-    await started.wait()
+    await started.seen()
     session.interrupt()
-    assert (await running).status == "cancelled"
-    assert session.namespace["log"] == ["main"]
+    result = await running
+    assert (result.status, result.stdout) == ("cancelled", "main\n")
 
 
 # -- where nobody can wait -------------------------------------------------------------------------
@@ -525,7 +525,7 @@ CALLS = {
 @requirement("10-asyncio-run", "4.1-refusals")
 @pytest.mark.parametrize("how", CALLS)
 async def test_a_callback_of_the_loop_is_refused_and_the_coroutine_closed(
-    session: Session, how: str
+    session: AnySession, how: str
 ) -> None:
     code = cell(f"""
         import inspect
@@ -545,7 +545,7 @@ async def test_a_callback_of_the_loop_is_refused_and_the_coroutine_closed(
 
 
 @requirement("10-asyncio-run", "4.1-refusals")
-async def test_a_finalizer_that_runs_on_the_loop_is_refused(session: Session) -> None:
+async def test_a_finalizer_that_runs_on_the_loop_is_refused(session: AnySession) -> None:
     code = cell("""
         class Holder:
             def __del__(self):
@@ -573,7 +573,7 @@ async def test_a_function_that_the_host_calls_in_a_task_of_its_own_is_refused(
 
 
 @requirement("10-asyncio-run")
-async def test_closing_a_runner_where_nobody_can_wait_changes_nothing(session: Session) -> None:
+async def test_closing_a_runner_where_nobody_can_wait_changes_nothing(session: AnySession) -> None:
     code = cell("""
         runner = asyncio.Runner()
         async def begin(): return asyncio.create_task(asyncio.sleep(30))

@@ -21,7 +21,7 @@ from isthmus.wire.codec import ESCAPED, Encoder, message_decoder
 from isthmus.wire.handshake import VERSIONS, Hello, agreed_version
 from isthmus.wire.limits import Limits
 from isthmus.wire.parts import RequestedContext, Value
-from isthmus.wire.replies import Done, Ended, Outcome, Pending
+from isthmus.wire.replies import Done, Ended, Outcome, Reported
 from isthmus.wire.requests import GetName, Open, RunCell, UpdateNames
 from wire_messages import KINDS, full, required
 
@@ -218,4 +218,4 @@ def test_a_greeting_of_any_later_version_can_be_read() -> None:
 def test_errors_of_the_wire_are_the_peers_fault() -> None:
     assert issubclass(ProtocolError, IsthmusError)
     assert not issubclass(ProtocolError, MessageTooLargeError)
-    assert there(Done(1)) == Done(1) and there(Pending(1, ("x",))).names == ("x",)
+    assert there(Done(1)) == Done(1) and there(Reported(1, "x")).text == "x"

@@ -44,11 +44,19 @@ async def _home_loop() -> asyncio.AbstractEventLoop:
 
 
 def _makes_such(loop_factory: LoopFactory, loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether *loop* is of the class that is asked for, or of the library of the function."""
+    """Whether *loop* is of the class that is asked for, or of the library of the function.
+
+    One of ours counts as what it builds on.
+    """
     if isinstance(loop_factory, type):
         return isinstance(loop, loop_factory)
-    library = str(getattr(loop_factory, "__module__", "")).partition(".")[0]
-    return library == type(loop).__module__.partition(".")[0]
+    kinds = (_library(it) for it in type(loop).__mro__)
+    return _library(loop_factory) == next(it for it in kinds if it != _library(_makes_such))
+
+
+def _library(kind: object) -> str:
+    """The package that a class or a function comes from."""
+    return str(getattr(kind, "__module__", "")).partition(".")[0]
 
 
 def _warn_of_options(debug: bool | None, loop_factory: LoopFactory | None) -> None:

@@ -5,8 +5,6 @@ turn: so each flavour meets each test, and each case two flavours, at half the t
 take. `ISTHMUS_ALL_LOOPS=1 pytest tests/contract` runs all pairs.
 
 Over sessions in workers it runs on asyncio's own loop alone: that of their cells is the worker's.
-There each pair of contexts follows another one, and a test with cases of its own has each of them
-in one context, in turn: three of nine, and one of three.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from homes import HERE, HOMES, WORKER, has_both_homes
-from support import CONTEXTS, FLAVOURS, prepare_flavour
+from support import FLAVOURS, prepare_flavour
 
 _HERE = Path(__file__).parent
 _OTHERS = len(FLAVOURS) - 1
@@ -66,8 +64,6 @@ def _out_of_turn(items: list[pytest.Item]) -> Iterator[pytest.Item]:
             continue
         callspec = getattr(item, "callspec")  # noqa: B009 (pytest does not declare it)
         if callspec.params.get("home") == WORKER:
-            if not _is_turn_of_worker(callspec.indices):
-                yield item
             continue
         indices = dict(callspec.indices)
         indices.pop("home", None)
@@ -77,13 +73,3 @@ def _out_of_turn(items: list[pytest.Item]) -> Iterator[pytest.Item]:
         turn = number + number // _OTHERS  # as in a Latin square, where there are two parameters
         if loop and indices and loop - 1 != turn % _OTHERS:
             yield item
-
-
-def _is_turn_of_worker(indices: dict[str, int]) -> bool:
-    if "first" in indices:  # with the second one
-        first, second = divmod(indices["first"], len(CONTEXTS))
-        return second == (first + 1) % len(CONTEXTS)
-    cases = [indices[it] for it in indices if it not in ("context", "flavour", "home")]
-    if not cases or "context" not in indices:
-        return True
-    return indices["context"] == sum(cases) % len(CONTEXTS)

@@ -53,7 +53,6 @@ ANSWERS: dict[type[Any], Kinds] = {
     requests.Revoke: frozenset({replies.Done, _FAILED}),
     requests.ListPending: frozenset({replies.Viewed, _FAILED}),
     requests.AwaitPending: frozenset({replies.Settled, _FAILED}),
-    requests.CleanUp: frozenset({replies.Pending, _FAILED}),
     requests.ListLedger: frozenset({replies.Listed, _FAILED}),
     requests.TakeCensus: frozenset({replies.Counted, _FAILED}),
     requests.Report: frozenset({replies.Reported, _FAILED}),

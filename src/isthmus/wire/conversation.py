@@ -82,6 +82,10 @@ NEXT: dict[type[Any], Phase] = {
 ``Open``, begin the last one."""
 
 
+_LEADING_ON: Kinds = CALLBACKS | {requests.Open, requests.Close}
+"""Requests whose last answer may change more than that they are answered."""
+
+
 class _End:
     """What one side has said.
 
@@ -188,6 +192,8 @@ class Conversation:
         kind = type(message)
         if kind not in sender.legal:
             return f"the connection is {self.phase.value}"
+        if kind in ALL_REPLIES:
+            return self._take_reply(receiver, message)
         if kind in ANSWERS:
             if message.id <= sender.last_id:
                 return f"ids go upwards, and the last one was {sender.last_id}"
@@ -195,8 +201,6 @@ class Conversation:
                 return _NO_OBJECT
             sender.last_id = message.id
             sender.unanswered[message.id] = kind
-        elif kind in ALL_REPLIES:
-            return self._take_reply(receiver, message)
         else:
             fault = self._take_other(sender, message)
             if fault is not None:
@@ -206,7 +210,8 @@ class Conversation:
         return None
 
     def _take_reply(self, receiver: _End, message: Any) -> str | None:
-        kind, asked = type(message), receiver.unanswered.get(message.id)
+        kind, number = type(message), message.id
+        asked = receiver.unanswered.get(number)
         if asked is None:
             return "no request with this id is unanswered"
         if kind not in ANSWERS[asked]:
@@ -214,8 +219,9 @@ class Conversation:
         if kind is replies.Handed and message.object <= self._last_object:
             return f"numbers of objects go upwards, and the last one was {self._last_object}"
         if kind not in INTERIM:
-            del receiver.unanswered[message.id]
-            self._answered(asked, message)
+            del receiver.unanswered[number]
+            if asked in _LEADING_ON:
+                self._answered(asked, message)
         return None
 
     def _answered(self, asked: type[Any], message: Any) -> None:

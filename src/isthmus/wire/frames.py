@@ -248,6 +248,10 @@ class FrameDecoder(Generic[T]):
             :class:`ProtocolError` where it cannot.
         limits: What is taken in a single frame.
 
+    Attributes:
+        available: How many bytes have come and are in no frame yet: while there are none,
+            there is no further frame.
+
     Threads: one at a time.
     """
 
@@ -257,7 +261,7 @@ class FrameDecoder(Generic[T]):
         self._data = b""
         self._at = 0  # what of _data has been used
         self._more: list[bytes] = []  # what has come since, joined only when it is enough
-        self._available = 0  # bytes in both
+        self.available = 0  # bytes in both
         self._needed = _HEAD_BYTES  # how many of them the next frame takes, as far as is known
         self._partial: _FrameUnderWay[T] | None = None
         self._scratch = memoryview(b"")
@@ -268,14 +272,14 @@ class FrameDecoder(Generic[T]):
 
     def feed(self, data: Bytes) -> None:
         """Take bytes that have arrived."""
-        if self._available:
+        if self.available:
             self._more.append(bytes(data))
         else:  # most of the time
             if self._partial is not None:
                 data = memoryview(data)
                 data = data[self._partial.fill(data) :]
             self._data, self._at = bytes(data), 0
-        self._available += len(data)
+        self.available += len(data)
 
     def get_buffer(self) -> memoryview:
         """Where to read the bytes that come next, as in :class:`asyncio.BufferedProtocol`.
@@ -284,7 +288,7 @@ class FrameDecoder(Generic[T]):
         until the next call of any method, and must not be kept.
         """
         partial = self._partial
-        self._reads_buffer = bool(partial is not None and partial.waiting and not self._available)
+        self._reads_buffer = bool(partial is not None and partial.waiting and not self.available)
         if self._reads_buffer and partial is not None:
             return partial.waiting[0][1].window()
         if not self._scratch:
@@ -297,10 +301,10 @@ class FrameDecoder(Generic[T]):
             self._reads_buffer = False
             self._partial.waiting[0][1].advance(count)
             self._partial.settle()
-        elif self._available or self._partial is not None:
+        elif self.available or self._partial is not None:
             self.feed(bytes(self._scratch[:count]))
         else:  # most of the time, and what feed() would do
-            self._data, self._at, self._available = bytes(self._scratch[:count]), 0, count
+            self._data, self._at, self.available = bytes(self._scratch[:count]), 0, count
 
     def feed_end(self) -> None:
         """The stream has ended, and every frame has been asked for.
@@ -308,7 +312,7 @@ class FrameDecoder(Generic[T]):
         Raises:
             ProtocolError: It ended in the middle of a frame, or was refused before.
         """
-        if self._broken is None and (self._available or self._partial is not None):
+        if self._broken is None and (self.available or self._partial is not None):
             self._refuse_all("the connection ended in the middle of a frame")
         if self._broken is not None:
             raise ProtocolError(self._broken)
@@ -322,7 +326,7 @@ class FrameDecoder(Generic[T]):
             ProtocolError: What came is no frame, no message, or larger than the limits. So does
                 every call from then on. Frames before it have been given.
         """
-        if self._available < self._needed:
+        if self.available < self._needed:
             return self._unfinished()
         if self._more:
             self._join()
@@ -341,7 +345,7 @@ class FrameDecoder(Generic[T]):
             _break(f"a message of {size} bytes; the limit is {self.limits.body_bytes}")
         body = at + _HEAD_BYTES + count * _ENTRY_BYTES
         end = body + size
-        if self._available < end - at:
+        if self.available < end - at:
             self._needed = end - at
             return None
         flags = first >> 16 & 0xFF
@@ -349,8 +353,10 @@ class FrameDecoder(Generic[T]):
         if count:
             self._make_places(received, data, at + _HEAD_BYTES, count)
         self._at = end
-        self._available -= end - at
+        self.available -= end - at
         self._needed = _HEAD_BYTES
+        if not self.available:
+            self._data, self._at = b"", 0  # it may be large
         return self._fill(self._partial) if self._partial is not None else received
 
     def _checked(self, first: int) -> int:
@@ -385,15 +391,15 @@ class FrameDecoder(Generic[T]):
         """Too little has come to begin with a frame; one that has begun may be complete by now."""
         if self._broken is not None:
             raise ProtocolError(self._broken)
-        if not self._available:
-            self._data, self._at = b"", 0  # it may be large
+        if not self.available:
+            self._data, self._at = b"", 0
         return None if self._partial is None else self._fill(self._partial)
 
     def _fill(self, partial: _FrameUnderWay[T]) -> Received[T] | None:
         """What *partial* holds, if what came suffices for its buffers."""
         used = partial.fill(memoryview(self._data)[self._at :])
         self._at += used
-        self._available -= used
+        self.available -= used
         if partial.waiting:
             self._needed = _NEVER
             return None

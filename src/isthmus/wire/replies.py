@@ -95,12 +95,6 @@ class Viewed(Reply, frozen=True, tag=True):
     names: tuple[NameDescription, ...]
 
 
-class Pending(Reply, frozen=True, tag=True):
-    """Names of coroutines that have not ended."""
-
-    names: tuple[str, ...]
-
-
 class Settled(Reply, frozen=True, kw_only=True, tag=True):
     """What became of coroutines, by name.
 

@@ -242,16 +242,6 @@ class AwaitPending(Request, frozen=True, tag=True):
     timeout: Seconds | None = None
 
 
-class CleanUp(Request, frozen=True, tag=True):
-    """Cancel them. Answered by ``Pending``, with those that would not end.
-
-    Attributes:
-        timeout: Seconds that they may take.
-    """
-
-    timeout: Seconds = 1.0
-
-
 # -- the ledger ------------------------------------------------------------------------------------
 
 

@@ -100,7 +100,7 @@ class HostConnection(asyncio.BufferedProtocol):
         """Take the messages that are complete."""
         self._decoder.buffer_updated(nbytes)
         try:
-            while self._fault is None and self._take_next():
+            while self._fault is None and self._take_next() and self._decoder.available:
                 pass
         except ProtocolError as error:
             self._fault = error

@@ -9,6 +9,7 @@ Threads: the loop's.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +24,9 @@ from isthmus.wire.frames import Buffer, Received
 from isthmus.wire.parts import Value
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.handed import Exhausted, HandedObjects, can_be_handed, stays_here
+
+_EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+"""Spares a call that never waits a turn of the loop, a tenth of what it costs in all."""
 
 
 class Caller(NamedTuple):
@@ -103,9 +107,17 @@ class HostCalls:
         self._objects.release_all(error)
 
     def _begin(self, received: Received[Any], perform: _Perform) -> None:
-        """Have *perform* do what was asked for; its outcome is the answer."""
-        task = asyncio.get_running_loop().create_task(self._answer(received, perform))
-        if not task.done():  # by an eager task factory
+        """Have *perform* do what was asked for; its outcome is the answer.
+
+        It begins at once where Python can do that, as in the task of a cell in this process. A task
+        factory of the host decides that itself.
+        """
+        loop, work = asyncio.get_running_loop(), self._answer(received, perform)
+        if loop.get_task_factory() is None:
+            task = asyncio.Task(work, loop=loop, **_EAGERLY)
+        else:
+            task = loop.create_task(work)
+        if not task.done():
             self._tasks[received.message.id] = task
 
     async def _answer(self, received: Received[Any], perform: _Perform) -> None:

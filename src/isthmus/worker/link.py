@@ -244,14 +244,17 @@ class Link:
         if not count:
             self._end()
             return
-        self._decoder.buffer_updated(count)
+        decoder = self._decoder
+        decoder.buffer_updated(count)
         try:
-            while (received := self._decoder.next_frame()) is not None:
+            while (received := decoder.next_frame()) is not None:
                 with self._telling:
                     self._conversation.receive(received.message)
                 if received.buffers:
                     fill(received.buffers, self._memory)
                 self._inbox.append(received)
+                if not decoder.available:
+                    return
         except ProtocolError as error:
             sys.__stderr__ and sys.__stderr__.write(f"the host breaks the protocol: {error}\n")
             self._end()

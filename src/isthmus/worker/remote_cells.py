@@ -6,10 +6,10 @@ Refuses to know: what a cell is made of, how a worker is started.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
+from isthmus.context_bridge import RequestedContext
 from isthmus.errors import WorkerDied
 from isthmus.events import CellResult
 from isthmus.wire import callbacks, requests
@@ -20,6 +20,9 @@ from isthmus.worker.connection import Answer
 from isthmus.worker.host_calls import current_caller
 from isthmus.worker.lives import Lives
 from isthmus.worker.supervisor import Supervisor, look_at
+
+CellRequest = Callable[[int, int, int], requests.CellRequest]
+"""Makes a message of its id, the number of the cell and that of the one that waits for it, or 0."""
 
 
 class RemoteCells:
@@ -40,14 +43,19 @@ class RemoteCells:
         self._number = 0
 
     async def run(
-        self, kind: Callable[..., Any], buffers: Sequence[Buffer], **fields: Any
+        self,
+        request: CellRequest,
+        context: RequestedContext,
+        seconds: float | None,
+        buffers: Sequence[Buffer] = (),
     ) -> CellResult:
         """Have a cell run, to its outcome or to the end of its time.
 
         Arguments:
-            kind: The message that asks for it.
-            buffers: What goes along with that.
-            fields: Its fields.
+            request: Makes the message that asks for it.
+            context: Where it is to run.
+            seconds: How long.
+            buffers: What goes along with the message.
 
         Raises:
             WorkerDied: The process has ended, before or meanwhile.
@@ -60,13 +68,15 @@ class RemoteCells:
         flight.add(number)
         worker.note_cell()
         try:
-            make = partial(kind, cell=number, parent=self.calling_cell(), **fields)
-            request, outcome = worker.ask_numbered(make, partial(flight.result, number), buffers)
-            outcome.leave = partial(self._cancel, worker, number, request, outcome)
-            if fields["timeout"] in (None, float("inf")):
+            parent = self.calling_cell()
+            asked, outcome = worker.ask_numbered(
+                lambda it: request(it, number, parent), partial(flight.result, number), buffers
+            )
+            outcome.leave = partial(self._cancel, worker, number, asked, outcome)
+            if seconds is None:
                 result: CellResult = await outcome
                 return result
-            return await self._outcome_in_time(worker, number, outcome, fields)
+            return await self._outcome_in_time(worker, number, outcome, context, seconds)
         finally:
             flight.drop(number)
 
@@ -80,7 +90,8 @@ class RemoteCells:
         worker: Supervisor,
         number: int,
         outcome: Answer,
-        fields: Mapping[str, Any],
+        context: RequestedContext,
+        seconds: float,
     ) -> CellResult:
         """Wait for an outcome; the worker itself sees to the deadline, unless it hangs."""
         started, overdue = time.monotonic(), f"cell {number} did not end by its deadline"
@@ -89,7 +100,7 @@ class RemoteCells:
             if not outcome.done():
                 worker.kill(overdue)
 
-        alarm = Alarm(fields["timeout"] + self._grace, expire)
+        alarm = Alarm(seconds + self._grace, expire)
         try:
             result: CellResult = await outcome
             return result
@@ -97,13 +108,13 @@ class RemoteCells:
             if worker.reason != overdue:
                 raise
             duration = time.monotonic() - started
-            return worker.flight.unfinished(number, fields["context"], death, duration)
+            return worker.flight.unfinished(number, context, death, duration)
         finally:
             alarm.cancel()
 
-    def _cancel(self, worker: Supervisor, number: int, request: int, outcome: Answer) -> None:
+    def _cancel(self, worker: Supervisor, number: int, asked: int, outcome: Answer) -> None:
         """Whoever waits for the outcome of a cell is cancelled: so is the cell."""
-        worker.send(callbacks.Cancel(request))
+        worker.send(callbacks.Cancel(asked))
         worker.pursue((number,), outcome, f"cell {number} could not be cancelled")
 
     def interrupt(self, cell: int | None) -> bool:

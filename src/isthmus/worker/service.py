@@ -45,6 +45,7 @@ from isthmus.worker.link import Link
 from isthmus.worker.link_transport import LinkTransport
 from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import RemoteCapability
+from isthmus.worker.reserve import Reserve
 from isthmus.worker.usage import own_usage
 
 
@@ -95,6 +96,10 @@ class WorkerExecutor(AsyncExecutor):
 
         A cell that was given up has been told of.
         """
+        if isinstance(run.error, MemoryError):
+            self.service.reserve.spend()
+        elif self.service.reserve.kept is None:
+            self.service.reserve.renew()
         super().cell_ended(run)
         if not run.abandoned and not run.children:
             self.service.send_outcome(run)
@@ -121,6 +126,7 @@ class Service:
         capture: What was written to descriptors.
 
     Attributes:
+        reserve: Memory for the outcome of a cell that has used up all there is.
         done: Set when the session has ended as the host wanted, or there never was one.
         tells_all: The host wants all events.
     """
@@ -135,8 +141,10 @@ class Service:
         self._owed: dict[int, requests.CellRequest] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
+        self._freed_from: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
+        self.reserve = Reserve()
         self.tells_all = False
         self.done = self._loop.create_future()
 
@@ -168,8 +176,9 @@ class Service:
         """Do what a message asks for, or begin to."""
         message = received.message
         kind = type(message)
-        if kind in _REQUESTS:
-            self._do(message, received)
+        serve = _REQUESTS.get(kind)
+        if serve is not None:
+            self._do(serve, message, received)
         elif kind is handshake.Hello:
             self._greet(message)
         elif kind is callbacks.Cancel:
@@ -187,8 +196,10 @@ class Service:
         """Stop a cell that runs, where *message* is to; whether it was that.
 
         Called in a signal's handler, in the middle of a cell. Otherwise it keeps its place: the
-        cell that is meant comes before.
+        cell that is meant comes before. So does what closes the session; the cell is to let it.
         """
+        if isinstance(message, requests.Close):
+            self._free_loop()
         is_stop = isinstance(message, requests.Interrupt | callbacks.Cancel)
         return is_stop and self._stop_now(message)
 
@@ -224,23 +235,37 @@ class Service:
         cells = [it.cell for it in list(self._owed.values()) if it.id == message.request]
         return bool(cells) and self._session.interrupt(cells[0])
 
+    def _free_loop(self) -> None:
+        """Stop the cell in whose code this is, once, and first those that would begin after it.
+
+        The others are left to the loop, which tells each cell only once to end.
+        """
+        job, session = current_job.get(), self._session
+        home = None if session is None else session.manager.current_home
+        if job is None or session is None or home is None or job.number in self._freed_from:
+            return
+        self._freed_from.add(job.number)
+        for number in [*(it.number for it in reversed(home.queue)), job.number]:
+            session.interrupt(number)
+
     def interrupt_all(self) -> None:
         """Stop all cells that run. Threads: any; signal handlers too."""
         if self._session is not None:
             self._session.interrupt()
 
-    def _do(self, message: Any, received: Received[Any]) -> None:
-        """Answer a request, now or by a task."""
+    def _do(self, serve: Callable[..., Any], message: Any, received: Received[Any]) -> None:
+        """Answer a request by *serve*, now or by a task."""
         buffers: list[Buffer] = []
         try:
-            answer = _REQUESTS[type(message)](self, message, received.buffers, buffers)
+            answer = serve(self, message, received.buffers, buffers)
         except Exception as error:  # a boundary: what a request meets is its answer
             self._fail(message.id, error)
             return
         if answer is None:
             return
         if isinstance(answer, Coroutine):
-            parent = self._job(getattr(message, "parent", 0))
+            number = getattr(message, "parent", 0)
+            parent = self._job(number) if number else None
             task = self._task_of(parent, self._finish(message, answer))
             self._note_task(message.id, task)
         else:
@@ -362,7 +387,7 @@ class Service:
         """Run a cell until it waits or ends; one that waits goes on in a task."""
         self._owed[message.cell] = message
         seeing_to = self._see_to(message, work)
-        parent = self._job(message.parent)
+        parent = self._job(message.parent) if message.parent else None
         task = (
             begin_now(seeing_to, self._loop) if parent is None else self._task_of(parent, seeing_to)
         )
@@ -382,8 +407,8 @@ class Service:
             self.send_outcome(run)
 
     def _job(self, number: int) -> Job | None:
-        """The cell with this number, if there is one that has not ended; None for 0."""
-        home = self.session.manager.current_home if number else None
+        """The cell with this number, if there is one that has not ended."""
+        home = self.session.manager.current_home
         jobs = home.unended() if home is not None else []
         return next((job for job in jobs if job.number == number), None)
 
@@ -507,10 +532,6 @@ class Service:
         )
         return answer, buffers
 
-    async def _clean_up(self, message: requests.CleanUp) -> tuple[Any, list[Buffer]]:
-        stubborn = await self.session.manager.cleanup_coroutines(message.timeout)
-        return replies.Pending(message.id, stubborn), []
-
     # -- the ledger --------------------------------------------------------------------------
 
     def _list_ledger(self, message: requests.ListLedger, _: Any, __: Any) -> Any:
@@ -570,7 +591,6 @@ _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.Revoke: Service._revoke,
     requests.ListPending: Service._list_pending,
     requests.AwaitPending: _taking_time(Service._await_pending),
-    requests.CleanUp: _taking_time(Service._clean_up),
     requests.ListLedger: Service._list_ledger,
     requests.TakeCensus: Service._take_census,
     requests.Report: Service._report,

@@ -241,10 +241,23 @@ class WorkerSession:
         """
         if not isinstance(code, str):
             raise TypeError(f"a cell's source must be a str, not {type(code).__name__}")
-        fields = self._fields(context, timeout, concurrent, atomic, title)
-        return await self._lives.at_home(
-            self._cells.run(requests.RunCell, (), source=code, filename=filename, **fields)
-        )
+        context, seconds = self._where_and_how_long(context, timeout)
+
+        def request(number: int, cell: int, parent: int) -> requests.RunCell:
+            return requests.RunCell(
+                number,
+                cell=cell,
+                context=context,
+                timeout=seconds,
+                concurrent=bool(concurrent),
+                atomic=bool(atomic),
+                title=title,
+                parent=parent,
+                source=code,
+                filename=filename,
+            )
+
+        return await self._lives.at_home(self._cells.run(request, context, seconds))
 
     async def execute(self, /, code: str, **options: Any) -> Any:
         """Run a cell and give its value. Options are those of :meth:`run`.
@@ -281,36 +294,39 @@ class WorkerSession:
         if not isinstance(name, str):
             kind = type(name).__name__
             raise TypeError(f"a function is called by its name, a str, not by a {kind}")
-        fields = self._fields(context, timeout, concurrent, atomic, title)
+        context, seconds = self._where_and_how_long(context, timeout)
         buffers: list[Buffer] = []
         arguments = _packed((tuple(args), dict(kwargs or {})), buffers, f"arguments of {name}()")
-        return await self._lives.at_home(
-            self._cells.run(
-                requests.CallFunction, buffers, name=name, arguments=arguments, **fields
+
+        def request(number: int, cell: int, parent: int) -> requests.CallFunction:
+            return requests.CallFunction(
+                number,
+                cell=cell,
+                context=context,
+                timeout=seconds,
+                concurrent=bool(concurrent),
+                atomic=bool(atomic),
+                title=title,
+                parent=parent,
+                name=name,
+                arguments=arguments,
             )
-        )
+
+        return await self._lives.at_home(self._cells.run(request, context, seconds, buffers))
 
     async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function *name* and give its result. For the rest see :meth:`run_call`."""
         return (await self.run_call(name, args, kwargs)).unwrap()
 
-    def _fields(
-        self,
-        context: RequestedContext | None,
-        timeout: float | None,
-        concurrent: bool,
-        atomic: bool,
-        title: str,
-    ) -> dict[str, Any]:
-        """What running source and calling a function have in common."""
+    def _where_and_how_long(
+        self, context: RequestedContext | None, timeout: float | None
+    ) -> tuple[RequestedContext, float | None]:
+        """What a cell was given, checked, or else what the session was."""
         self._lives.check_open()
-        return {
-            "context": self.context if context is None else _checked_context(context),
-            "timeout": self.timeout if timeout is None else checked_seconds(timeout, "timeout"),
-            "concurrent": bool(concurrent),
-            "atomic": bool(atomic),
-            "title": title,
-        }
+        return (
+            self.context if context is None else _checked_context(context),
+            self.timeout if timeout is None else checked_seconds(timeout, "timeout"),
+        )
 
     def interrupt(self, cell: int | None = None) -> bool:
         """Stop a cell: the one with this number, or all that run.

@@ -310,8 +310,6 @@ class Supervisor:
         self.is_closing = True
         try:
             if self.death is None:
-                for cell in reversed(self.flight.cells):  # or the next one begins where one ends
-                    self.ask(requests.Interrupt, cell=cell).add_done_callback(look_at)
                 future = self.ask(requests.Close, timeout=timeout)
                 future.add_done_callback(look_at)  # this may be cancelled, and nobody wait for it
                 await self._nudge(future, CLOSING_STEPS * timeout + self._grace)
@@ -327,10 +325,10 @@ class Supervisor:
         """Wait for *future*; signal as long as cells may keep the worker from reading."""
         latest = self._loop.time() + seconds
         while not future.done() and (left := latest - self._loop.time()) > 0:
-            if self.flight.cells and self._process is not None:
-                left = min(left, NUDGE_SECONDS)
+            may_be_kept = self.flight.cells and self._process is not None
+            await asyncio.wait({future}, timeout=min(left, NUDGE_SECONDS) if may_be_kept else left)
+            if not future.done() and self._process is not None:
                 self._process.signal()
-            await asyncio.wait({future}, timeout=left)
 
     def discard(self) -> None:
         """End the process where nobody can wait for that. Idempotent."""
