@@ -32,6 +32,7 @@ ALSO = (
     "test_displays.py",
     "test_given_up.py",
     "test_interceptors.py",
+    "test_interrupts.py",
     "test_late_output.py",
     "test_live_output.py",
     "test_loop_calls.py",
