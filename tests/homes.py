@@ -41,6 +41,7 @@ ALSO = (
     "test_runners.py",
     "test_session_report.py",
     "test_streams.py",
+    "test_visitors.py",
 )
 """Files outside tests/contract whose tests are about sessions of either kind."""
 
@@ -134,6 +135,7 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_a_failed_task_stays_until_somebody_asks_for_its_error",
             "test_what_has_ended_leaves_a_count_and_nothing_else",
         ),
+        "test_visitors.py": ("test_a_thread_that_is_interrupted_while_it_waits_gives_its_wait_up",),
         "test_loop_calls.py": ("test_a_cell_that_was_cancelled_while_it_computed_spawns_nothing",),
         "test_runners.py": ("test_a_function_that_the_host_calls_in_a_task_of_its_own_is_refused",),
     },
