@@ -29,6 +29,8 @@ _EVERY_CASE = bool(os.environ.get("ISTHMUS_ALL_LOOPS"))
 
 ALSO = (
     "test_capabilities.py",
+    "test_collector.py",
+    "test_debuggers.py",
     "test_displays.py",
     "test_given_up.py",
     "test_interceptors.py",
@@ -37,8 +39,11 @@ ALSO = (
     "test_live_output.py",
     "test_loop_calls.py",
     "test_names.py",
+    "test_portal.py",
+    "test_queue_transport.py",
     "test_run_scope.py",
     "test_runners.py",
+    "test_session.py",
     "test_session_report.py",
     "test_streams.py",
     "test_visitors.py",
@@ -235,6 +240,9 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
         "test_given_up.py": (
             "test_the_task_that_serves_a_concurrent_thread_cell_does_not_outlive_it",
             "test_a_nested_cell_on_its_callers_stack_is_waited_for",
+        ),
+        "test_session.py": (
+            "test_a_thread_that_the_system_does_not_give_is_an_error_of_the_cell_alone",
         ),
         "test_session_report.py": (
             "test_each_cell_can_be_logged_with_its_numbers",
