@@ -2,8 +2,9 @@
 
 A test of the contract that gets its sessions from the fixtures ``session`` and ``make_session``
 runs with sessions in this process and with sessions in workers, with a worker of its own each; so
-do those in the files below. Listed is what runs in this process only, by what its code shows. What
-has no session of these fixtures (an executor, a program of its own) runs here too.
+do those in the files of ``ALSO``. Listed is what runs in this process only, by what its code shows:
+tests, and whole files. What has no session of these fixtures (an executor, a program of its own)
+runs here too.
 
 Over workers a test runs on asyncio's own loop alone: that of their cells is the worker's. There
 each pair of contexts follows another one, and a test with cases of its own has each of them in one
@@ -104,6 +105,25 @@ CLOSED = Reason(
     "it asks a session that is closed what it has done, which ended with its worker",
     r"\.close\(\)\n.*\breport\(\)",
 )
+
+ROOM = Reason(
+    "its transport is full: a worker sends its output whether there is room or not",
+    r"Valve|wait_writable",
+)
+
+HERE_ONLY_FILES: dict[Reason, tuple[str, ...]] = {
+    INSIDES: ("test_home.py", "test_namespace_view.py", "test_rollback.py"),
+    SHARES: ("test_loop_watch.py", "test_tracing.py"),
+    PROCESS: (
+        "test_failure_hooks.py",
+        "test_generator_hooks.py",
+        "test_runner_hooks.py",
+        "test_shared_loop.py",
+        "test_task_factory.py",
+    ),
+    ROOM: ("test_back_pressure.py",),
+}
+"""Files whose sessions live in this process only, by reason."""
 
 HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
     INSIDES: {

@@ -436,3 +436,11 @@ def test_a_host_that_forgets_to_close_can_leave() -> None:
     for (code, context), ended in zip(cases, run_in_forks(FORGETFUL, cases), strict=True):
         assert ended.status == 0, (code, context, ended)
         assert "leaving" in ended.stdout, (code, context, ended)
+
+
+@pytest.mark.parametrize("given", ["fiber", None, ["async"]])
+async def test_a_context_that_is_none_is_refused_when_the_session_is_made(
+    make_session: Callable[..., AnySession], given: Any
+) -> None:
+    with pytest.raises(ValueError, match="'async', 'thread', 'sync' or 'auto', not "):
+        make_session(context=given)
