@@ -43,6 +43,12 @@ async def _use(pool: WorkerPool, *sources: str, **options: Any) -> tuple[int | N
         return session.pid, [await session.execute(it) for it in sources]
 
 
+async def rows() -> AsyncIterator[int]:
+    """A function of the host whose result stays there."""
+    for number in range(1000):
+        yield number
+
+
 def _runs(pid: int | None) -> bool:
     return os.path.exists(f"/proc/{pid}")
 
@@ -140,6 +146,15 @@ TRACES: dict[str, tuple[str, str]] = {
         "'left' in [it.get_name() for it in asyncio.all_tasks()]",
     ),
     "a coroutine": ("left = asyncio.sleep(3600)", "len(asyncio.all_tasks())"),
+    "timers": (
+        cell("""
+            import contextvars
+            loop = asyncio.get_running_loop()
+            loop.call_later(3600, lambda: None)
+            loop.call_later(1, print, context=contextvars.Context())
+        """),
+        "len(asyncio.get_running_loop()._scheduled)",
+    ),
     "settings of the loop": (
         cell("""
             loop = asyncio.get_running_loop()
@@ -196,6 +211,8 @@ async def test_modules_stay_imported_but_not_those_from_folders_of_one_session(
         )
         assert (before, after) == ([False] * 3, [True] * 3)
         assert await _use(pool, look) == (pid, [[True, False, True]])
+        await _use(pool, "import sys; sys.modules['plistlib'] = None; sys.modules['wave'] = None")
+        assert await _use(pool, "import plistlib, wave; plistlib.__name__") == (pid, ["plistlib"])
 
 
 @requirement("7.7-reset")
@@ -267,6 +284,7 @@ async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerP
         await asyncio.sleep(0)
         ctypes.CDLL(None).printf(b"from C")
         os.write(1, "é".encode()[:1])
+        print("first")  # which has the worker read what was written before
     """)
     async with one as pool:
         async with pool.session(transport=first) as session:
@@ -324,6 +342,28 @@ async def test_what_is_under_way_is_answered_before_the_next_session(one: Worker
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert found[0].status in ("cancelled", "interrupted")
         assert await _use(pool, "'x' in globals()") == (pid, [False])
+
+
+@requirement("7.7-reset")
+async def test_what_the_host_has_handed_out_is_given_back(one: WorkerPool) -> None:
+    async with one as pool:
+        held, _ = await _use(pool, "held = rows(); await anext(held)", capabilities=[rows])
+        assert await _use(pool, "'held' in globals()") == (held, [False])
+
+
+@requirement("7.7-reset")
+async def test_a_cell_that_keeps_the_loop_does_not_keep_its_worker(one: WorkerPool) -> None:
+    begun = asyncio.Event()
+    async with one as pool:
+        for _ in range(2):
+            begun.clear()
+            async with pool.session(capabilities={"begin": begun.set}) as session:
+                pid = session.pid
+                computing = asyncio.ensure_future(session.run("begin()\nwhile True: pass"))
+                await begun.wait()
+            assert (await computing).status in ("cancelled", "interrupted")
+        assert (await _use(pool, "1"))[0] == pid, pool.stats()
+        assert pool.stats().started == 1
 
 
 @requirement("7.7-reset")
@@ -387,12 +427,6 @@ async def test_a_session_that_was_given_back_is_dead_for_who_still_holds_it(
 # -- what cannot be what it was --------------------------------------------------------------------
 
 
-async def rows() -> AsyncIterator[int]:
-    """A function of the host whose result stays there."""
-    for number in range(1000):
-        yield number
-
-
 UNFIT: dict[str, tuple[str, str]] = {
     "a thread": (
         "import threading, time; threading.Thread(target=time.sleep, args=(60,), name='t').start()",
@@ -429,10 +463,6 @@ UNFIT: dict[str, tuple[str, str]] = {
     ),
     "an object of a class": (
         "class Mine:\n    def f(self): pass\nimport enum; enum.changed = Mine()",
-        "what the session has defined is held",
-    ),
-    "a timer": (
-        "asyncio.get_running_loop().call_later(3600, lambda: None)",
         "what the session has defined is held",
     ),
     "a function for the end": (

@@ -106,7 +106,7 @@ class WorkerPool:
         preload: Modules to import before forking. See :class:`ForkServer`.
         cwd: The workers' working directory; None for the host's.
         env: Their environment; None for the host's.
-        limits: What each may use of the machine.
+        limits: What each worker may use of the machine, over all its sessions.
         fork_server: What forks them, and is not closed with the pool; None to have one of its own.
         start_timeout: Seconds that a worker may take to start.
 

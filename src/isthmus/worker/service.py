@@ -305,12 +305,11 @@ class Service:
         if others := {*self._tasks.values()} - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=timeout)  # whose answers are on their way
         self._executor.flush_output()
-        name, self._opened = self._opened.name, requests.Open(0)
         self._session = self._transport = self._link.slate = None
-        self.tells_all = False
+        self._opened, self.tells_all = requests.Open(0), False
         self._freed_from.clear()
         assert self._vacancy is not None
-        return await self._vacancy.restore(name, canary, timeout)
+        return await self._vacancy.restore(canary, timeout)
 
     def _ping(self, message: requests.Ping, _: Any, __: Any) -> None:
         """Answer when the loop has gone round once more: cells may be about to begin."""
