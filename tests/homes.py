@@ -30,12 +30,16 @@ _EVERY_CASE = bool(os.environ.get("ISTHMUS_ALL_LOOPS"))
 ALSO = (
     "test_capabilities.py",
     "test_displays.py",
+    "test_given_up.py",
     "test_interceptors.py",
     "test_late_output.py",
+    "test_live_output.py",
     "test_loop_calls.py",
     "test_names.py",
     "test_run_scope.py",
     "test_runners.py",
+    "test_session_report.py",
+    "test_streams.py",
 )
 """Files outside tests/contract whose tests are about sessions of either kind."""
 
@@ -87,6 +91,11 @@ HOST = Reason(
 TRANSPORT = Reason(
     "its transport waits in send(), which for a worker's events is called on the host's loop",
     r"transport=",
+)
+
+CLOSED = Reason(
+    "it asks a session that is closed what it has done, which ended with its worker",
+    r"\.close\(\)\n.*\breport\(\)",
 )
 
 HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
@@ -166,6 +175,10 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_in_a_greenlet_that_does_not_come_from_the_cell",
             "test_for_a_future_of_another_loop",
         ),
+        "test_streams.py": (
+            "test_a_handler_made_before_the_session_writes_to_the_cell_that_logs",
+            "test_a_handler_made_in_a_cell_writes_for_the_host_too",
+        ),
         "test_runners.py": ("test_the_loop_of_another_session_is_refused_by_name",),
         "test_reset.py": (
             "test_what_would_not_end_is_named",
@@ -197,6 +210,10 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_history_pins_three_values_at_most",
         ),
         "test_results.py": ("test_a_result_is_held_by_nobody_else",),
+        "test_streams.py": (
+            "test_a_cells_buffer_is_the_hosts_to_the_host",
+            "test_a_cells_stream_outlives_its_session_and_follows_the_host",
+        ),
     },
     PROCESS: {
         "test_failures.py": (
@@ -212,9 +229,19 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_without_hooks_output_is_left_alone",
             "test_the_debug_log_and_the_event_say_who_updated_which_names",
         ),
+        "test_given_up.py": (
+            "test_the_task_that_serves_a_concurrent_thread_cell_does_not_outlive_it",
+            "test_a_nested_cell_on_its_callers_stack_is_waited_for",
+        ),
+        "test_session_report.py": (
+            "test_each_cell_can_be_logged_with_its_numbers",
+            "test_a_nested_cell_is_logged_outside_of_the_cell_that_runs_it",
+            "test_a_reset_and_the_end_are_events_and_in_the_log",
+        ),
     },
     BESIDE: {
         "test_atomic.py": ("test_a_nested_cell_is_rolled_back_to_what_its_parent_had",),
+        "test_given_up.py": ("test_a_thread_cell_is_given_up_while_it_waits_for_a_nested_one",),
     },
     ENDS: {
         "test_closing.py": (
@@ -223,7 +250,11 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
         ),
         "test_reset.py": ("test_a_task_and_a_thread_can_reset_the_session",),
     },
+    CLOSED: {
+        "test_session_report.py": ("test_a_closed_session_says_so_in_its_report",),
+    },
     TRANSPORT: {
+        "test_live_output.py": ("test_an_interrupt_waits_until_the_transport_has_taken_an_event",),
         "test_results.py": ("test_a_slow_transport_slows_its_cell_only",),
     },
     HOST: {

@@ -10,20 +10,23 @@ from collections.abc import Callable
 
 import pytest
 
-from isthmus import MemoryTransport, Session, SessionClosed, SessionReset
+from either_home import Flag, beside
+from isthmus import AnySession, MemoryTransport, Session, SessionClosed, SessionReset
 from support import cell
 
 requirement = pytest.mark.requirement
 
 
 @requirement("9-report")
-async def test_the_report_tells_of_cells_names_what_was_made_and_memory(session: Session) -> None:
+async def test_the_report_tells_of_cells_names_what_was_made_and_memory(
+    session: AnySession,
+) -> None:
     await session.execute("big = bytes(5_000_000)\nsmall = 1")
     await session.run("import time; time.sleep(0.01)", context="thread")
     await session.run("1 / 0")
     await session.run("not python")
     await session.execute("task = asyncio.create_task(asyncio.sleep(60), name='asleep')")
-    name, cells, names, made, left, memory = session.report().splitlines()
+    name, cells, names, made, left, memory = (await session.report()).splitlines()
     assert name == "session 'session'"
     assert cells.startswith("cells: 5 run, 2 error, 3 ok, 0 running, 0 waiting; 0.0")
     assert re.search(r"s in all, the longest 0\.\d+ s \(cell \d\)$", cells)
@@ -36,8 +39,8 @@ async def test_the_report_tells_of_cells_names_what_was_made_and_memory(session:
 
 
 @requirement("9-report")
-async def test_a_report_is_short_whatever_there_is(session: Session) -> None:
-    assert "cells: 0 run, 0 running, 0 waiting; 0.000 s in all" in session.report()
+async def test_a_report_is_short_whatever_there_is(session: AnySession) -> None:
+    assert "cells: 0 run, 0 running, 0 waiting; 0.000 s in all" in await session.report()
     await session.execute(
         cell(
             """
@@ -48,37 +51,50 @@ async def test_a_report_is_short_whatever_there_is(session: Session) -> None:
             """
         )
     )
-    lines = session.report().splitlines()
+    lines = (await session.report()).splitlines()
     assert len(lines) == 26
     assert lines[-2] == "  and 980 more"
+
+
+@requirement("9-report")
+async def test_a_closed_session_says_so_in_its_report(session: Session) -> None:
+    await session.execute("1")
     await session.close()
-    assert session.report().startswith("session 'session' (closed)\n")
+    assert session.report().startswith("session 'session' (closed)\ncells: 1 run, 1 ok")
+
+
+async def cells_of(session: AnySession) -> str:
+    """What the report says of cells, but for their times."""
+    return (await session.report()).splitlines()[1].partition(";")[0]
 
 
 @requirement("9-report")
 async def test_cells_that_run_that_wait_and_that_were_given_up_are_counted(
-    session: Session,
+    session: AnySession,
 ) -> None:
-    held, begun = threading.Event(), asyncio.Event()
-    session.update_namespace({"held": held, "begun": begun})
+    begun = Flag(session, "begun")
+    await session.execute("import threading\nheld = threading.Event()")
     stuck = await session.run("held.wait()", context="thread", timeout=0.2)
     assert not stuck.stopped
-    running = asyncio.create_task(session.run("begun.set()\nawait asyncio.Event().wait()"))
-    await begun.wait()
+    running = asyncio.create_task(session.run("begun()\nawait asyncio.Event().wait()"))
+    await begun.seen()
     waiting = asyncio.create_task(session.run("1"))
     await asyncio.sleep(0)
-    cells = session.report().splitlines()[1]
-    assert cells.startswith("cells: 1 run, 1 timeout, 1 running, 1 waiting, 1 given up;"), cells
+    assert await cells_of(session) == (
+        "cells: 2 run, 1 ok, 1 timeout, 1 running, 1 waiting, 1 given up"
+    )
     running.cancel()
     await asyncio.wait([running])
     assert (await waiting).value == 1
-    assert session.executor.tally.ended == {"timeout": 1, "cancelled": 1, "ok": 1}
-    held.set()
+    assert await cells_of(session) == (
+        "cells: 4 run, 1 cancelled, 2 ok, 1 timeout, 0 running, 0 waiting, 1 given up"
+    )
+    await beside(session, "held.set()")
 
 
 @requirement("9-log")
 async def test_each_cell_can_be_logged_with_its_numbers(
-    session: Session, caplog: pytest.LogCaptureFixture
+    session: AnySession, caplog: pytest.LogCaptureFixture
 ) -> None:
     await session.execute("1")
     with caplog.at_level(logging.DEBUG, "isthmus.cells"):
@@ -92,7 +108,7 @@ async def test_each_cell_can_be_logged_with_its_numbers(
 
 @requirement("9-log")
 async def test_a_nested_cell_is_logged_outside_of_the_cell_that_runs_it(
-    session: Session, caplog: pytest.LogCaptureFixture
+    session: AnySession, caplog: pytest.LogCaptureFixture
 ) -> None:
     session.inject_capability("nested", session.execute)
     handler = logging.StreamHandler()
@@ -108,7 +124,7 @@ async def test_a_nested_cell_is_logged_outside_of_the_cell_that_runs_it(
 
 @requirement("9-log", "5.5-reset", "5.5-close")
 async def test_a_reset_and_the_end_are_events_and_in_the_log(
-    make_session: Callable[..., Session],
+    make_session: Callable[..., AnySession],
     transport: MemoryTransport,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

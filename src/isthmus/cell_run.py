@@ -89,6 +89,7 @@ class CellRun(Job):
     duration = 0.0
     _own_output: CellOutput | None = None
     _was_told = False
+    _ended_as: Status = "ok"
 
     def __init__(
         self, manager: AsyncNamespaceManager, cell: CompiledCell, number: int, context: Context
@@ -280,9 +281,11 @@ class CellRun(Job):
         return result
 
     def release(self) -> None:
-        """Hold the outcome no more: whoever wanted it has it."""
+        """Hold the outcome no more: whoever wanted it has it. How it ended is known still."""
         if self._own_output is not None:
             self._own_output.forget()
+        if self.error is not None:
+            self._ended_as = self.status
         self.value = self.error = None
 
     @property
@@ -290,7 +293,7 @@ class CellRun(Job):
         """How it ended, as far as it has."""
         error = self.error
         if error is None:
-            return "ok"
+            return self._ended_as
         if isinstance(error, asyncio.CancelledError | CellInterrupted):
             if self._deadline_passed():
                 return "timeout"

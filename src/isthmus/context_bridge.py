@@ -22,15 +22,20 @@ from isthmus.jobs import Job, ancestry, current_job
 
 RequestedContext = Context | Literal["auto"]
 
-CONTEXTS = frozenset({"async", "thread", "sync"})
+_CONTEXTS = ("async", "thread", "sync", "auto")
 
 GRACE_SECONDS = 0.04
 """How long a cell may take to end after it was told that its time is over: with all else, control
 is back 50 ms after a deadline."""
 
 
-def _checked(context: Context) -> Context:
-    if context not in CONTEXTS:
+def checked_context(context: RequestedContext) -> RequestedContext:
+    """*context*, if it is one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if context not in _CONTEXTS:
         raise ValueError(f"a context is 'async', 'thread', 'sync' or 'auto', not {context!r}")
     return context
 
@@ -128,10 +133,10 @@ class ExecutionContextBridge:
             ValueError: *context* is none.
         """
         compiler = self.manager.compiler
+        checked_context(context)
         if context == "auto":
             probe = compiler.compile(code, number=number, blocking=False, filename=filename)
             context = "async" if probe.awaits else "thread"
-        _checked(context)
         cell = compiler.compile(code, number=number, blocking=context != "async", filename=filename)
         return CellRun(self.manager, cell, number, context)
 
@@ -145,9 +150,10 @@ class ExecutionContextBridge:
         if not isinstance(call.name, str):
             kind = type(call.name).__name__
             raise TypeError(f"a function is called by its name, a str, not by a {kind}")
+        checked_context(context)
         if context == "auto":
             context = "async" if names_async_function(self.manager, call.name) else "thread"
-        return CallRun(self.manager, call, number, _checked(context))
+        return CallRun(self.manager, call, number, context)
 
     async def run(
         self, run: CellRun, *, timeout: float | None = None, concurrent: bool = False

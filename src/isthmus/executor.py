@@ -274,8 +274,7 @@ class AsyncExecutor:
     def _count(self, run: CellRun) -> None:
         """Count *run*, where its code has begun."""
         if run.started:
-            status = "ok" if run.error is None else run.status
-            self.tally.note(run.number, run.context, status, run.duration)
+            self.tally.note(run.number, run.context, run.status, run.duration)
 
     def _tell_unfinished(self, run: CellRun) -> None:
         """Tell the outcome of *run* where its code could not: it never ran, or runs on."""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from isthmus.answers import DONE, Ready, ReadyDict, ReadyList, ReadyText
 from isthmus.async_namespace import CLEAN_UP_SECONDS, AsyncNamespaceManager, running_loop
 from isthmus.capabilities import Capability, CapabilitySource, by_name
-from isthmus.context_bridge import RequestedContext
+from isthmus.context_bridge import RequestedContext, checked_context
 from isthmus.durations import checked_seconds
 from isthmus.ending import CloseReport, end_owned, end_threads, log_end, still_running
 from isthmus.errors import SessionClosedError
@@ -100,7 +100,7 @@ class Session:
         if input is not None:
             given["input"] = input
         self.name = name
-        self.context: RequestedContext = context
+        self.context = checked_context(context)
         self.timeout = checked_seconds(timeout, "timeout")
         self.manager = AsyncNamespaceManager(
             name,

@@ -21,7 +21,7 @@ from isthmus import (
     MemoryTransport,
     RemoteError,
 )
-from support import on_one_loop, run_in_child
+from support import CONTEXTS, on_one_loop, run_in_forks
 
 requirement = pytest.mark.requirement
 
@@ -404,33 +404,43 @@ async def test_a_timeout_of_nothing_returns_at_once(survivor: Survivor, timeout:
 # -- processes -------------------------------------------------------------------------------------------
 
 
+FORGETFUL = """
+    import asyncio
+    from isthmus import Session
+    async def main(code, context):
+        session = Session()
+        if context == "thread" and "ensure_future" in code:
+            code += "\\nawait asyncio.sleep(0)"  # it is to have a running loop
+        await session.run(code, context=context)
+        print("leaving")
+    asyncio.run(main(*sys.argv[1:]))
+    """
+
+FORGOTTEN = {
+    "failed thread": "import ctypes, threading\nthreading.Thread(target=lambda: 1 / 0).start()",
+    "thread": "import threading\nt = threading.Thread(target=print, args=('late',)); t.start()",
+    "atexit": "import atexit; atexit.register(print, 'bye')",
+    "generator": "def f(): yield 1\ng = f(); next(g)",
+    "task": "async def f():\n    await asyncio.sleep(30)\nt = asyncio.ensure_future(f())",
+    "parked task": (
+        "async def f():\n    await asyncio.sleep(30)\ndef g(): run_sync(f())\n"
+        "async def h(): g()\nt = asyncio.ensure_future(h())\nawait asyncio.sleep(0)"
+    ),
+}
+
+
 @on_one_loop
 @requirement("bad-exceptions")
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import ctypes, threading\nthreading.Thread(target=lambda: 1 / 0).start()",
-        "import threading\nt = threading.Thread(target=print, args=('late',)); t.start()",
-        "import atexit; atexit.register(print, 'bye')",
-        "def f(): yield 1\ng = f(); next(g)",
-        "async def f():\n    await asyncio.sleep(30)\nt = asyncio.ensure_future(f())",
-        "async def f():\n    await asyncio.sleep(30)\ndef g(): run_sync(f())\n"
-        "async def h(): g()\nt = asyncio.ensure_future(h())\nawait asyncio.sleep(0)",
-    ],
-    ids=["failed thread", "thread", "atexit", "generator", "task", "parked task"],
-)
-def test_a_host_that_forgets_to_close_can_leave(code: str, context: str) -> None:
-    if "ensure_future" in code and context == "thread":
-        code += "\nawait asyncio.sleep(0)"
-    program = f"""
-        import asyncio
-        from isthmus import Session
-        async def main():
-            session = Session()
-            await session.run({code!r}, context={context!r})
-            print("leaving")
-        asyncio.run(main())
-        """
-    ended = run_in_child(program)
-    assert ended.status == 0, ended
-    assert "leaving" in ended.stdout
+def test_a_host_that_forgets_to_close_can_leave() -> None:
+    cases = [(code, context) for code in FORGOTTEN.values() for context in CONTEXTS]
+    for (code, context), ended in zip(cases, run_in_forks(FORGETFUL, cases), strict=True):
+        assert ended.status == 0, (code, context, ended)
+        assert "leaving" in ended.stdout, (code, context, ended)
+
+
+@pytest.mark.parametrize("given", ["fiber", None, ["async"]])
+async def test_a_context_that_is_none_is_refused_when_the_session_is_made(
+    make_session: Callable[..., AnySession], given: Any
+) -> None:
+    with pytest.raises(ValueError, match="'async', 'thread', 'sync' or 'auto', not "):
+        make_session(context=given)

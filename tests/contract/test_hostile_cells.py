@@ -1,8 +1,8 @@
 """Cells that do what no guest should: the session and its host go on.
 
-Each stands in a program of its own, as what they break is the process's. What cannot be survived in
-one process (a stopped loop, the host's own tasks cancelled) is in the last part: it ends as it
-would without a session, and hangs nothing.
+In this process each stands in a program of its own, as what they break is the process's. What
+cannot be survived there (a stopped loop, the host's own tasks cancelled) is in the last part: it
+ends as it would without a session, and hangs nothing. A worker ends so in its host's place.
 """
 
 # ruff: noqa: E501 (a cell in one string reads better than one that is wrapped)
@@ -10,39 +10,33 @@ would without a session, and hangs nothing.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hostile import ORDER, outcomes
 
-from support import on_one_loop, run_in_child
+from isthmus import ForkServer, WorkerDied, open_session
+from support import WAIT_SECONDS, on_one_loop, run_in_forks
 
 requirement = pytest.mark.requirement
 
 PROGRAM = """
-import asyncio, sys
+import asyncio
+from hostile import outcomes
 from isthmus import Session
 
 async def main(code):
     over = asyncio.Event()
     host = asyncio.create_task(over.wait())
-    session = Session("hostile")
-    session.update_namespace({"sleep": asyncio.sleep})
-    for context in ("async", "sync", "thread"):
-        result = await session.run(code, context=context, timeout=15)
-        said.append(f"{context} {result.status} {type(result.error).__name__} {result.stdout!r}")
-        for after in ("async", "sync", "thread"):
-            going_on = "n = 40\\nawait sleep(0)\\ndef two(): return 2\\nn + two()"
-            result = await session.run(going_on, context=after, timeout=15)
-            assert result.value == 42, result
-    report = await session.close()
-    assert report.clean, report
+    said = await outcomes(Session("hostile"), code)
     over.set()
     assert await host
+    return said
 
-said = []
-asyncio.run(main(sys.argv[1]))
-said.append("the host goes on")
-with open(sys.argv[2], "w") as file:
-    file.write("\\n".join(said))
+code, file = sys.argv[1:]
+said = asyncio.run(main(code))
+with open(file, "w") as file:  # the standard output may be closed
+    file.write("\\n".join([*said, "the host goes on"]))
 """
 
 WELL = ["ok NoneType ''"] * 3
@@ -119,25 +113,36 @@ HOSTILE: dict[str, tuple[str, list[str]]] = {
 }
 
 
-ORDER = ("async", "sync", "thread")
+def expected_of(kind: str) -> list[str]:
+    """What is said of the cell in each context."""
+    return [
+        f"{context} {outcome}" for context, outcome in zip(ORDER, HOSTILE[kind][1], strict=True)
+    ]
+
+
+@requirement("bad-hostile")
+@on_one_loop
+def test_the_session_and_the_host_go_on_after_such_a_cell(tmp_path: Path) -> None:
+    said = {kind: tmp_path / str(number) for number, kind in enumerate(HOSTILE)}
+    ended = run_in_forks(PROGRAM, [(HOSTILE[kind][0], str(said[kind])) for kind in HOSTILE])
+    for kind, child in zip(HOSTILE, ended, strict=True):
+        assert child.status == 0, (kind, child)
+        expected = [*expected_of(kind), "the host goes on"]
+        assert said[kind].read_text().splitlines() == expected, (kind, child)
 
 
 @requirement("bad-hostile")
 @on_one_loop
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_the_session_and_the_host_go_on_after_a_cell_that(kind: str, tmp_path: Path) -> None:
-    code, expected = HOSTILE[kind]
-    said = tmp_path / "said"  # the standard output may be closed
-    ended = run_in_child(PROGRAM, code, str(said))
-    assert ended.status == 0, ended
-    wanted = [f"{context} {outcome}" for context, outcome in zip(ORDER, expected, strict=True)]
-    assert said.read_text().splitlines() == [*wanted, "the host goes on"]
+async def test_a_worker_goes_on_after_such_a_cell(fork_server: ForkServer, kind: str) -> None:
+    session = open_session("hostile", worker=True, fork_server=fork_server)
+    assert await outcomes(session, HOSTILE[kind][0]) == expected_of(kind)
 
 
 # -- what ends the host --------------------------------------------------------------------------
 
 ENDING = """
-import asyncio, sys
+import asyncio
 from isthmus import Session
 
 async def main(code, context):
@@ -157,11 +162,27 @@ ENDINGS = {
 
 @requirement("bad-hostile")
 @on_one_loop
+def test_the_host_ends_at_once_and_says_why_after_such_a_cell() -> None:
+    cases = [(kind, context) for kind in ENDINGS for context in ("async", "sync")]
+    programs = [(ENDINGS[kind][0], context) for kind, context in cases]
+    for (kind, context), ended in zip(cases, run_in_forks(ENDING, programs), strict=True):
+        _, status, said = ENDINGS[kind]
+        assert ended.status == status, (kind, context, ended)
+        assert said in ended.stderr, (kind, context, ended)
+        assert "never retrieved" not in ended.stderr, (kind, context, ended)
+
+
+@requirement("bad-hostile")
+@on_one_loop
 @pytest.mark.parametrize("on_loop", ["async", "sync"])
 @pytest.mark.parametrize("kind", ENDINGS)
-def test_the_host_ends_at_once_and_says_why_after_a_cell_that(kind: str, on_loop: str) -> None:
-    code, status, said = ENDINGS[kind]
-    ended = run_in_child(ENDING, code, on_loop)
-    assert ended.status == status, ended
-    assert said in ended.stderr
-    assert "never retrieved" not in ended.stderr
+async def test_a_worker_ends_at_once_and_its_host_hears_of_it_after_such_a_cell(
+    fork_server: ForkServer, kind: str, on_loop: Any
+) -> None:
+    code, status, _ = ENDINGS[kind]
+    session = open_session("hostile", worker=True, fork_server=fork_server)
+    with pytest.raises(WorkerDied) as caught:
+        await session.run(code, context=on_loop)
+        await session.run("await asyncio.sleep(60)", timeout=WAIT_SECONDS)
+    assert caught.value.exit_code == status
+    assert (await session.close()).clean

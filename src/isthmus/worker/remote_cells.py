@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from isthmus.context_bridge import RequestedContext
 from isthmus.errors import WorkerDied
@@ -21,8 +22,23 @@ from isthmus.worker.host_calls import current_caller
 from isthmus.worker.lives import Lives
 from isthmus.worker.supervisor import Supervisor, look_at
 
-CellRequest = Callable[[int, int, int], requests.CellRequest]
-"""Makes a message of its id, the number of the cell and that of the one that waits for it, or 0."""
+
+class CellOptions(NamedTuple):
+    """What running source and calling a function have in common, in the order of the message.
+
+    Attributes:
+        context: Where to run it.
+        timeout: Seconds until control returns; None sets no bound.
+        concurrent: Beside the session's other cells instead of in order.
+        atomic: Put names back when it fails.
+        title: A label for events.
+    """
+
+    context: RequestedContext
+    timeout: float | None
+    concurrent: bool
+    atomic: bool
+    title: str
 
 
 class RemoteCells:
@@ -44,17 +60,16 @@ class RemoteCells:
 
     async def run(
         self,
-        request: CellRequest,
-        context: RequestedContext,
-        seconds: float | None,
+        make: Callable[..., requests.CellRequest],
+        options: CellOptions,
         buffers: Sequence[Buffer] = (),
     ) -> CellResult:
         """Have a cell run, to its outcome or to the end of its time.
 
         Arguments:
-            request: Makes the message that asks for it.
-            context: Where it is to run.
-            seconds: How long.
+            make: Makes the message that asks for it, of its id, the cell's number, *options*, and
+                the number of the cell that waits for it.
+            options: How it is to run.
             buffers: What goes along with the message.
 
         Raises:
@@ -70,9 +85,12 @@ class RemoteCells:
         try:
             parent = self.calling_cell()
             asked, outcome = worker.ask_numbered(
-                lambda it: request(it, number, parent), partial(flight.result, number), buffers
+                lambda it: make(it, number, *options, parent),
+                partial(flight.result, number),
+                buffers,
             )
             outcome.leave = partial(self._cancel, worker, number, asked, outcome)
+            context, seconds = options.context, options.timeout
             if seconds is None:
                 result: CellResult = await outcome
                 return result

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus.answers import Asked
 from isthmus.async_namespace import CLEAN_UP_SECONDS
 from isthmus.capabilities import Capability, CapabilitySource, by_name
-from isthmus.context_bridge import CONTEXTS, RequestedContext
+from isthmus.context_bridge import RequestedContext, checked_context
 from isthmus.durations import checked_seconds
 from isthmus.ending import CloseReport
 from isthmus.events import CellResult
@@ -49,7 +49,7 @@ from isthmus.worker.fork_server import ForkServer
 from isthmus.worker.launch import Launch
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.lives import Lives
-from isthmus.worker.remote_cells import RemoteCells
+from isthmus.worker.remote_cells import CellOptions, RemoteCells
 from isthmus.worker.standstill import StandstillWatch
 from isthmus.worker.supervisor import Supervisor, look_at
 
@@ -59,8 +59,6 @@ START_SECONDS = 30.0
 GRACE_SECONDS = 2.0
 """How long a worker may take to do what it was told before it is killed; from the air. Its own
 part, telling the cell and giving up on it, takes 0.06 s."""
-
-_CONTEXTS = (*CONTEXTS, "auto")
 
 ELSEWHERE = {
     "namespace": "await get(), set(), delete() or snapshot()",
@@ -137,7 +135,7 @@ class WorkerSession:
         if input is not None:
             given["input"] = input
         self.name = name
-        self.context: RequestedContext = _checked_context(context)
+        self.context: RequestedContext = checked_context(context)
         self.timeout = checked_seconds(timeout, "timeout")
         self.trusted = trusted
         start_seconds = checked_seconds(start_timeout, "start_timeout")
@@ -241,23 +239,9 @@ class WorkerSession:
         """
         if not isinstance(code, str):
             raise TypeError(f"a cell's source must be a str, not {type(code).__name__}")
-        context, seconds = self._where_and_how_long(context, timeout)
-
-        def request(number: int, cell: int, parent: int) -> requests.RunCell:
-            return requests.RunCell(
-                number,
-                cell=cell,
-                context=context,
-                timeout=seconds,
-                concurrent=bool(concurrent),
-                atomic=bool(atomic),
-                title=title,
-                parent=parent,
-                source=code,
-                filename=filename,
-            )
-
-        return await self._lives.at_home(self._cells.run(request, context, seconds))
+        make = partial(requests.RunCell, source=code, filename=filename)
+        options = self._options(context, timeout, concurrent, atomic, title)
+        return await self._lives.at_home(self._cells.run(make, options))
 
     async def execute(self, /, code: str, **options: Any) -> Any:
         """Run a cell and give its value. Options are those of :meth:`run`.
@@ -294,38 +278,32 @@ class WorkerSession:
         if not isinstance(name, str):
             kind = type(name).__name__
             raise TypeError(f"a function is called by its name, a str, not by a {kind}")
-        context, seconds = self._where_and_how_long(context, timeout)
+        options = self._options(context, timeout, concurrent, atomic, title)
         buffers: list[Buffer] = []
         arguments = _packed((tuple(args), dict(kwargs or {})), buffers, f"arguments of {name}()")
-
-        def request(number: int, cell: int, parent: int) -> requests.CallFunction:
-            return requests.CallFunction(
-                number,
-                cell=cell,
-                context=context,
-                timeout=seconds,
-                concurrent=bool(concurrent),
-                atomic=bool(atomic),
-                title=title,
-                parent=parent,
-                name=name,
-                arguments=arguments,
-            )
-
-        return await self._lives.at_home(self._cells.run(request, context, seconds, buffers))
+        make = partial(requests.CallFunction, name=name, arguments=arguments)
+        return await self._lives.at_home(self._cells.run(make, options, buffers))
 
     async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function *name* and give its result. For the rest see :meth:`run_call`."""
         return (await self.run_call(name, args, kwargs)).unwrap()
 
-    def _where_and_how_long(
-        self, context: RequestedContext | None, timeout: float | None
-    ) -> tuple[RequestedContext, float | None]:
-        """What a cell was given, checked, or else what the session was."""
+    def _options(
+        self,
+        context: RequestedContext | None,
+        timeout: float | None,
+        concurrent: bool,
+        atomic: bool,
+        title: str,
+    ) -> CellOptions:
+        """What running source and calling a function have in common, checked."""
         self._lives.check_open()
-        return (
-            self.context if context is None else _checked_context(context),
+        return CellOptions(
+            self.context if context is None else checked_context(context),
             self.timeout if timeout is None else checked_seconds(timeout, "timeout"),
+            bool(concurrent),
+            bool(atomic),
+            title,
         )
 
     def interrupt(self, cell: int | None = None) -> bool:
@@ -597,12 +575,6 @@ class WorkerSession:
                 f"unclosed session {self.name!r}", ResourceWarning, stacklevel=2, source=self
             )
             supervisor.discard()
-
-
-def _checked_context(context: RequestedContext) -> RequestedContext:
-    if context not in _CONTEXTS:
-        raise ValueError(f"a context is 'async', 'thread', 'sync' or 'auto', not {context!r}")
-    return context
 
 
 def _packed(value: object, buffers: list[Buffer], what: str) -> Value:
