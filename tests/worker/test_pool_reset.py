@@ -26,6 +26,7 @@ from isthmus import (
     WorkerLimits,
     WorkerPool,
 )
+from isthmus.worker.capture import Capture
 from support import cell, eventually, on_other_loops
 
 requirement = pytest.mark.requirement
@@ -284,7 +285,6 @@ async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerP
         await asyncio.sleep(0)
         ctypes.CDLL(None).printf(b"from C")
         os.write(1, "é".encode()[:1])
-        print("first")  # which has the worker read what was written before
     """)
     async with one as pool:
         async with pool.session(transport=first) as session:
@@ -305,6 +305,22 @@ async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerP
 
 def _text(transport: MemoryTransport) -> str:
     return "".join(it.text for it in transport.of_type(Output))
+
+
+@requirement("7.7-reset")
+def test_half_a_character_is_not_completed_by_the_next_session() -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    capture = Capture([ours])
+    try:
+        os.write(theirs, "é".encode()[:1])
+        assert capture.take() == [("stdout", "")]
+        capture.forget()
+        os.write(theirs, "é".encode()[1:])
+        assert capture.take() == [("stdout", "\N{REPLACEMENT CHARACTER}")]
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 @requirement("7.7-reset")
