@@ -51,7 +51,7 @@ async def pool(rounds: int) -> list[Figure]:
     floor = "os.fork, ping-pong"
     return [
         _figure("warm pool: checkout to first result", "checkout", OF_FORK, samples, floor),
-        _figure("pool: checkout, a cell, return with reset", "reset", None, samples, floor),
+        _figure("pool: checkout, a cell, return with reset", "reset", OF_FORK, samples, floor),
         _figure("pool: the same with replacement", "replaced", None, samples, floor),
         _figure("forked worker: start to first result", "forked", None, samples, floor),
         Figure(

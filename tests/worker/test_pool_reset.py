@@ -279,7 +279,7 @@ async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerP
 
         class Last:
             def __del__(self, write=os.write, print=print):
-                write(2, b"finalizer")
+                write(2, b"finalizer" * 50_000)
 
         task, last = asyncio.create_task(last_words()), Last()
         await asyncio.sleep(0)
@@ -293,7 +293,7 @@ async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerP
         told = _text(first)
         assert "task 39" in told
         assert "from C" in told
-        assert "finalizer" in told, pool.stats()
+        assert told.count("finalizer") == 50_000, pool.stats()
         count = len(first.events)
         async with pool.session(transport=second) as session:
             assert session.pid == pid, pool.stats()

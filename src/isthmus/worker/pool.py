@@ -402,13 +402,13 @@ class WorkerPool:
 
     def _watch(self, member: _Member) -> None:
         """Be told of its end, also if that was before. Its process does not keep the pool alive."""
-        pool, supervisor = weakref.ref(self), member.supervisor
+        pool = weakref.ref(self)
 
         def ended() -> None:
-            if (it := pool()) is not None and member.supervisor is supervisor:
+            if (it := pool()) is not None:
                 it._ended(member)
 
-        supervisor.when_ended(ended)
+        member.supervisor.when_ended(ended)
 
     def _ended(self, member: _Member) -> None:
         """A process has ended; another may take its place."""

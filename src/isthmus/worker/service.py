@@ -303,7 +303,7 @@ class Service:
     async def _leave_session(self, canary: Canary | None, timeout: float) -> str:
         """Hold nothing of the session, which has ended; what is in the way of another."""
         if others := {*self._tasks.values()} - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=timeout)  # whose answers are on their way
+            await asyncio.wait(others, timeout=timeout)  # which answer, and not without a session
         self._executor.flush_output()
         self._session = self._transport = self._link.slate = None
         self._opened, self.tells_all = requests.Open(0), False

@@ -52,7 +52,6 @@ class Vacancy:
         """
         self._loop.drop_default_executor()
         await self._calls.settle(timeout)
-        await asyncio.sleep(0)  # so that what has ended has been told of
         self._loop.drop_timers()
         gc.collect()
         unfit = next(self._problems(canary), "")
