@@ -2,8 +2,9 @@
 
 A test of the contract that gets its sessions from the fixtures ``session`` and ``make_session``
 runs with sessions in this process and with sessions in workers, with a worker of its own each; so
-do those in the files below. Listed is what runs in this process only, by what its code shows. What
-has no session of these fixtures (an executor, a program of its own) runs here too.
+do those in the files of ``ALSO``. Listed is what runs in this process only, by what its code shows:
+tests, and whole files. What has no session of these fixtures (an executor, a program of its own)
+runs here too.
 
 Over workers a test runs on asyncio's own loop alone: that of their cells is the worker's. There
 each pair of contexts follows another one, and a test with cases of its own has each of them in one
@@ -29,17 +30,25 @@ _EVERY_CASE = bool(os.environ.get("ISTHMUS_ALL_LOOPS"))
 
 ALSO = (
     "test_capabilities.py",
+    "test_collector.py",
+    "test_debuggers.py",
     "test_displays.py",
     "test_given_up.py",
     "test_interceptors.py",
+    "test_interrupts.py",
     "test_late_output.py",
     "test_live_output.py",
     "test_loop_calls.py",
     "test_names.py",
+    "test_portal.py",
+    "test_printing.py",
+    "test_queue_transport.py",
     "test_run_scope.py",
     "test_runners.py",
+    "test_session.py",
     "test_session_report.py",
     "test_streams.py",
+    "test_visitors.py",
 )
 """Files outside tests/contract whose tests are about sessions of either kind."""
 
@@ -98,9 +107,29 @@ CLOSED = Reason(
     r"\.close\(\)\n.*\breport\(\)",
 )
 
+ROOM = Reason(
+    "its transport is full: a worker sends its output whether there is room or not",
+    r"Valve|wait_writable",
+)
+
+HERE_ONLY_FILES: dict[Reason, tuple[str, ...]] = {
+    INSIDES: ("test_home.py", "test_namespace_view.py", "test_rollback.py"),
+    SHARES: ("test_loop_watch.py", "test_tracing.py"),
+    PROCESS: (
+        "test_failure_hooks.py",
+        "test_generator_hooks.py",
+        "test_runner_hooks.py",
+        "test_shared_loop.py",
+        "test_task_factory.py",
+    ),
+    ROOM: ("test_back_pressure.py",),
+}
+"""Files whose sessions live in this process only, by reason."""
+
 HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
     INSIDES: {
         "test_capabilities.py": ("test_a_kept_reference_is_refused_after_revocation",),
+        "test_printing.py": ("test_a_function_of_a_cell_that_the_host_calls_prints_for_the_host",),
         "test_names.py": (
             "test_the_register_of_async_functions_follows",
             "test_the_view_can_be_read_after_close",
@@ -133,6 +162,7 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
             "test_a_failed_task_stays_until_somebody_asks_for_its_error",
             "test_what_has_ended_leaves_a_count_and_nothing_else",
         ),
+        "test_visitors.py": ("test_a_thread_that_is_interrupted_while_it_waits_gives_its_wait_up",),
         "test_loop_calls.py": ("test_a_cell_that_was_cancelled_while_it_computed_spawns_nothing",),
         "test_runners.py": ("test_a_function_that_the_host_calls_in_a_task_of_its_own_is_refused",),
     },
@@ -216,6 +246,7 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
         ),
     },
     PROCESS: {
+        "test_printing.py": ("test_what_the_host_has_put_in_the_place_of_print_stays",),
         "test_failures.py": (
             "test_it_is_told_of_that_cell_when_the_collector_drops_it_in_another_session",
             "test_only_code_of_the_session_keeps_track_of_origins",
@@ -232,6 +263,9 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
         "test_given_up.py": (
             "test_the_task_that_serves_a_concurrent_thread_cell_does_not_outlive_it",
             "test_a_nested_cell_on_its_callers_stack_is_waited_for",
+        ),
+        "test_session.py": (
+            "test_a_thread_that_the_system_does_not_give_is_an_error_of_the_cell_alone",
         ),
         "test_session_report.py": (
             "test_each_cell_can_be_logged_with_its_numbers",

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from isthmus import Session
+from isthmus import AnySession
 from isthmus.collector import collector, collector_hook
 from support import cell, run_in_child
 
@@ -75,7 +75,7 @@ FINALIZED = cell("""
 
 @requirement("4.1-refusals")
 async def test_a_finalizer_waits_where_it_is_run_by_the_cell_and_not_by_the_collector(
-    session: Session,
+    session: AnySession,
 ) -> None:
     await session.execute(FINALIZED)
     assert await session.execute("drop(False)", context="sync") == ["waited"]

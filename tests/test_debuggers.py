@@ -6,13 +6,13 @@ import gc
 import io
 import pdb
 import re
-import traceback
 import weakref
 from typing import Any
 
 import pytest
 
-from isthmus import Session
+from either_home import error_name
+from isthmus import AnySession, Session
 from support import cell, run_in_child
 
 PROGRAM = """
@@ -118,7 +118,7 @@ def test_a_breakpoint_in_an_async_function_stops_there_in_every_context(context:
 
 @pytest.mark.requirement("4.1-debuggers")
 async def test_a_traceback_has_each_of_the_users_frames_once_and_in_order(
-    session: Session, context: Any
+    session: AnySession, context: Any
 ) -> None:
     code = """
         def bottom():
@@ -136,8 +136,8 @@ async def test_a_traceback_has_each_of_the_users_frames_once_and_in_order(
         top()
         """
     result = await session.run(cell(code), context=context)
-    assert isinstance(result.error, ValueError)
-    assert [(it.name, it.line) for it in traceback.extract_tb(result.error.__traceback__)] == [
+    assert error_name(result.error) == "ValueError"
+    assert re.findall(r", in (.+)\n    (.+)", result.traceback or "") == [
         ("<module>", "top()"),
         ("top", "run_sync(first())"),
         ("first", "second()"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import homes
-from homes import HERE, HERE_ONLY, WORKER, Reason, needed
+from homes import ALSO, HERE, HERE_ONLY, HERE_ONLY_FILES, WORKER, Reason, needed
 from support import CONTEXTS
 
 _TESTS = Path(__file__).parent
@@ -24,6 +24,20 @@ LISTED = [
     for file, tests in files.items()
     for test in tests
 ]
+
+
+LISTED_FILES = {file: reason for reason, files in HERE_ONLY_FILES.items() for file in files}
+
+_ASKS = re.compile(r"^(?:async )?def test_\w+\([^)]*\b(?:session|make_session)\b", re.MULTILINE)
+_HAS_ITS_OWN = re.compile(r"^def session\(", re.MULTILINE)
+
+
+def files_with_sessions() -> Iterator[str]:
+    """Those outside of the contract whose tests ask for the fixtures."""
+    for path in _TESTS.glob("test_*.py"):
+        text = path.read_text()
+        if _ASKS.search(text) and not _HAS_ITS_OWN.search(text):
+            yield path.name
 
 
 @cache
@@ -61,6 +75,18 @@ def test_a_test_that_is_listed_is_there_and_its_code_shows_why(
         "it has no session of the fixtures"
     )
     assert re.search(reason.shown_by, code), f"nothing in it shows that {reason.text}"
+
+
+@pytest.mark.requirement("7.1-same-interface")
+def test_every_file_with_sessions_has_both_homes_or_is_listed() -> None:
+    assert sorted([*ALSO, *LISTED_FILES]) == sorted(files_with_sessions())
+
+
+@pytest.mark.requirement("7.1-same-interface")
+@pytest.mark.parametrize("file", LISTED_FILES)
+def test_a_file_that_is_listed_shows_why(file: str) -> None:
+    reason = LISTED_FILES[file]
+    assert re.search(reason.shown_by, (_TESTS / file).read_text()), reason.text
 
 
 @pytest.mark.requirement("7.1-same-interface")

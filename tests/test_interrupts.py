@@ -10,11 +10,12 @@ import threading
 
 import pytest
 
-from isthmus import CellInterrupted, Session
+from either_home import beside, until
+from isthmus import AnySession, CellInterrupted, Session
 from isthmus.interrupts import Pursuit
 from isthmus.jobs import Job
 from isthmus.strikes import strikes
-from support import eventually, run_in_child
+from support import run_in_child
 
 requirement = pytest.mark.requirement
 
@@ -68,7 +69,7 @@ async def test_a_handler_that_somebody_has_installed_since_stays() -> None:
 )
 @pytest.mark.parametrize("loop_context", ["async", "sync"])
 async def test_a_deadline_breaks_code_that_blocks_the_loop_on_the_main_thread(
-    session: Session, loop_context: str, code: str
+    session: AnySession, loop_context: str, code: str
 ) -> None:
     result = await session.run(code, context=loop_context, timeout=0.05)
     assert (result.status, result.stopped) == ("timeout", True), result
@@ -76,16 +77,16 @@ async def test_a_deadline_breaks_code_that_blocks_the_loop_on_the_main_thread(
 
 
 @requirement("6.2-interrupt")
-async def test_the_interrupted_code_may_clean_up(session: Session, context: str) -> None:
+async def test_the_interrupted_code_may_clean_up(session: AnySession, context: str) -> None:
     code = "try:\n    x = 1\n    while True: x += 1\nfinally:\n    cleaned = True"
     result = await session.run(code, context=context, timeout=0.05)
     assert isinstance(result.error, CellInterrupted | asyncio.CancelledError)
-    assert session.namespace["cleaned"]
+    assert await session.get("cleaned")
 
 
 @requirement("6.2-interrupt")
 async def test_except_exception_does_not_swallow_an_interrupt(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = "while True:\n    try:\n        while True: pass\n    except Exception:\n        pass"
     result = await session.run(code, context=context, timeout=0.05)
@@ -94,7 +95,7 @@ async def test_except_exception_does_not_swallow_an_interrupt(
 
 
 @requirement("6.2-interrupt")
-async def test_an_interrupt_that_comes_late_hits_nobody(session: Session, context: str) -> None:
+async def test_an_interrupt_that_comes_late_hits_nobody(session: AnySession, context: str) -> None:
     for number in range(50):
         session.interrupt()
         result = await session.run(f"sum(range({number * 100}))", context=context)
@@ -104,7 +105,7 @@ async def test_an_interrupt_that_comes_late_hits_nobody(session: Session, contex
 
 @requirement("6.2-interrupt")
 async def test_interrupts_that_race_with_cells_hit_the_right_one_or_none(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     numbers: list[int] = []
     stop = threading.Event()
@@ -117,7 +118,7 @@ async def test_interrupts_that_race_with_cells_hit_the_right_one_or_none(
     thread = threading.Thread(target=pester)
     thread.start()
     try:
-        for turn in range(100):
+        for turn in range(50):
             numbers.append(2 * turn + 1)
             wanted = await session.run("x = 0\nwhile x < 3000: x += 1", context=context)
             assert wanted.cell == numbers[-1]
@@ -131,16 +132,17 @@ async def test_interrupts_that_race_with_cells_hit_the_right_one_or_none(
 
 @requirement("6.2-interrupt")
 async def test_interrupting_one_number_leaves_the_others_alone(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     await session.execute("go = asyncio.Event(); log = []")
     code = "log.append({0})\nawait go.wait()\n{0}"
     one = asyncio.ensure_future(session.run(code.format(1), context=context, concurrent=True))
     two = asyncio.ensure_future(session.run(code.format(2), context=context, concurrent=True))
-    await eventually(lambda: len(session.namespace["log"]) == 2)
+    await asyncio.sleep(0)  # they have their numbers
+    await until(session, "len(log) == 2")
     assert session.interrupt(2)
     assert (await one).status == "cancelled"
-    session.namespace["go"].set()
+    await beside(session, "go.set()")
     assert (await two).value == 2
 
 

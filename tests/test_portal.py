@@ -11,16 +11,15 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import greenlet
 import pytest
 
-from isthmus import CrossingError, ForeignTaskError, Session, can_run_sync, run_sync
+from either_home import error_name, listening, until
+from isthmus import AnySession, CrossingError, ForeignTaskError, Session, can_run_sync, run_sync
 from isthmus.portal import in_portal
-from support import LoopThread, LoopWatch, eventually, run_in_child
+from support import LoopThread, cell, run_in_child
 
 requirement = pytest.mark.requirement
 
@@ -34,79 +33,68 @@ async def tick(value: Any = None) -> Any:
 # -- any depth -----------------------------------------------------------------------------------------
 
 
-class Late:
-    """Waits wherever Python calls it."""
-
-    def __init__(self, value: int) -> None:
-        self.value = run_sync(tick(value))
-
-    @property
-    def waited(self) -> int:
-        return run_sync(tick(self.value))
-
-    def __add__(self, other: Late) -> int:
-        return run_sync(tick(self.value)) + run_sync(tick(other.value))
-
-    def __lt__(self, other: Late) -> bool:
-        return run_sync(tick(self.value < other.value))
-
-    def __getitem__(self, index: int) -> int:
-        return run_sync(tick(self.value * index))
-
-    def __call__(self) -> int:
-        return run_sync(tick(self.value))
-
-    def __enter__(self) -> int:
-        return run_sync(tick(self.value))
-
-    def __exit__(self, *_: object) -> None:
-        run_sync(tick())
-
-
-def generator() -> Any:
-    for number in range(3):
-        yield run_sync(tick(number))
-
-
-def in_with() -> int:
-    with Late(6) as value:
+LATE = cell("""
+    async def tick(value=None):
+        await asyncio.sleep(0)
         return value
 
+    class Late:
+        "Waits wherever Python calls it."
+        def __init__(self, value): self.value = run_sync(tick(value))
+        @property
+        def waited(self): return run_sync(tick(self.value))
+        def __add__(self, other): return run_sync(tick(self.value)) + run_sync(tick(other.value))
+        def __lt__(self, other): return run_sync(tick(self.value < other.value))
+        def __getitem__(self, index): return run_sync(tick(self.value * index))
+        def __call__(self): return run_sync(tick(self.value))
+        def __enter__(self): return run_sync(tick(self.value))
+        def __exit__(self, *_): run_sync(tick())
 
-DEPTHS: dict[str, tuple[Callable[[], Any], Any]] = {
-    "the top": (lambda: run_sync(tick(1)), 1),
-    "a sorted key": (lambda: sorted([3, 1, 2], key=lambda it: run_sync(tick(it))), [1, 2, 3]),
-    "a comparison": (lambda: [it.value for it in sorted([Late(2), Late(1)])], [1, 2]),
-    "__init__": (lambda: Late(4).value, 4),
-    "a property": (lambda: Late(5).waited, 5),
-    "an operator": (lambda: Late(1) + Late(2), 3),
-    "indexing": (lambda: Late(3)[2], 6),
-    "a call": (lambda: [Late(3)()][0], 3),
-    "a comprehension": (lambda: [run_sync(tick(it)) for it in range(3)], [0, 1, 2]),
-    "a generator": (lambda: list(generator()), [0, 1, 2]),
-    "a generator expression": (lambda: sum(run_sync(tick(it)) for it in range(4)), 6),
-    "filter": (lambda: list(filter(lambda it: run_sync(tick(it)), [0, 1])), [1]),
-    "max": (lambda: max([1, 3, 2], key=lambda it: run_sync(tick(it))), 3),
-    "a with block": (in_with, 6),
-    "a dict with a waiting hash": (lambda: {run_sync(tick("k")): 1}["k"], 1),
-    "str.format": (lambda: f"{run_sync(tick(5))}", "5"),
+    def generator():
+        for number in range(3):
+            yield run_sync(tick(number))
+
+    def in_with():
+        with Late(6) as value:
+            return value
+    """)
+
+DEPTHS: dict[str, tuple[str, object]] = {
+    "the top": ("run_sync(tick(1))", 1),
+    "a sorted key": ("sorted([3, 1, 2], key=lambda it: run_sync(tick(it)))", [1, 2, 3]),
+    "a comparison": ("[it.value for it in sorted([Late(2), Late(1)])]", [1, 2]),
+    "__init__": ("Late(4).value", 4),
+    "a property": ("Late(5).waited", 5),
+    "an operator": ("Late(1) + Late(2)", 3),
+    "indexing": ("Late(3)[2]", 6),
+    "a call": ("[Late(3)()][0]", 3),
+    "a comprehension": ("[run_sync(tick(it)) for it in range(3)]", [0, 1, 2]),
+    "a generator": ("list(generator())", [0, 1, 2]),
+    "a generator expression": ("sum(run_sync(tick(it)) for it in range(4))", 6),
+    "filter": ("list(filter(lambda it: run_sync(tick(it)), [0, 1]))", [1]),
+    "max": ("max([1, 3, 2], key=lambda it: run_sync(tick(it)))", 3),
+    "a with block": ("in_with()", 6),
+    "a dict with a waiting hash": ("{run_sync(tick('k')): 1}['k']", 1),
+    "str.format": ("f'{run_sync(tick(5))}'", "5"),
 }
 
 
 @requirement("4.1-run-sync")
 @pytest.mark.parametrize("where", DEPTHS)
 async def test_run_sync_works_in(where: str) -> None:
-    function, expected = DEPTHS[where]
-    assert await in_portal(function) == expected
+    expression, expected = DEPTHS[where]
+    names: dict[str, Any] = {"asyncio": asyncio, "run_sync": run_sync}
+    exec(f"{LATE}\ndef function(): return {expression}", names)
+    assert await in_portal(names["function"]) == expected
 
 
 @requirement("4.1-run-sync")
 @pytest.mark.parametrize("where", DEPTHS)
 async def test_run_sync_works_in_a_cell_of_every_context_in(
-    session: Session, context: str, where: str
+    session: AnySession, context: str, where: str
 ) -> None:
-    function, expected = DEPTHS[where]
-    session.update_namespace({"function": function})
+    expression, expected = DEPTHS[where]
+    await session.execute(f"{LATE}\ndef function(): return {expression}")
     assert await session.execute("function()", context=context) == expected
 
 
@@ -123,7 +111,7 @@ async def test_fifty_levels_of_sync_and_async_alternate() -> None:
 
 
 @requirement("4.1-run-sync")
-async def test_fifty_levels_alternate_in_a_cell(session: Session, context: str) -> None:
+async def test_fifty_levels_alternate_in_a_cell(session: AnySession, context: str) -> None:
     code = (
         "def down(n): return 0 if n == 0 else run_sync(again(n)) + 1\n"
         "async def again(n):\n    await asyncio.sleep(0)\n    return down(n - 1)\ndown(50)"
@@ -133,7 +121,7 @@ async def test_fifty_levels_alternate_in_a_cell(session: Session, context: str) 
 
 @requirement("4.1-run-sync")
 async def test_a_sync_function_called_by_an_async_one_waits_in_tasks_of_a_cell(
-    session: Session, context: str
+    session: AnySession, context: str
 ) -> None:
     code = (
         "def sync(n): return run_sync(asyncio.sleep(0, n))\n"
@@ -144,7 +132,7 @@ async def test_a_sync_function_called_by_an_async_one_waits_in_tasks_of_a_cell(
 
 
 @requirement("4.1-run-sync")
-async def test_every_kind_of_awaitable_can_be_waited_for(session: Session, context: str) -> None:
+async def test_every_kind_of_awaitable_can_be_waited_for(session: AnySession, context: str) -> None:
     code = (
         "import types\n"
         "class Own:\n    def __await__(self): return (yield from asyncio.sleep(0, 'own').__await__())\n"
@@ -352,25 +340,22 @@ async def test_the_exception_that_is_handled_does_not_leak_through_the_portal() 
 @requirement("4.1-portal-rules")
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
 async def test_exceptions_of_the_protocols_of_generators_do_not_confuse_it(
-    session: Session, kind: type[BaseException]
+    session: AnySession, kind: type[BaseException]
 ) -> None:
-    def code() -> None:
-        run_sync(tick())
-        raise kind("mine")
-
-    session.update_namespace({"code": code})
-    result = await session.run("code()", context="sync")
-    assert type(result.error) in (kind, RuntimeError)
+    code = f"def code():\n    run_sync(asyncio.sleep(0))\n    raise {kind.__name__}('mine')\ncode()"
+    result = await session.run(code, context="sync")
+    assert error_name(result.error) in (kind.__name__, "RuntimeError")
     assert await session.execute("await asyncio.sleep(0, 'on')") == "on"
 
 
 @requirement("4.1-portal-rules")
-async def test_a_greenlet_started_inside_a_cell_can_wait(session: Session, context: str) -> None:
-    def code() -> int:
-        return greenlet.greenlet(lambda: run_sync(tick(1)) + run_sync(tick(2))).switch()
-
-    session.update_namespace({"code": code})
-    assert await session.execute("code() + code()", context=context) == 6
+async def test_a_greenlet_started_inside_a_cell_can_wait(session: AnySession, context: str) -> None:
+    code = """
+        import greenlet
+        def both(): return run_sync(asyncio.sleep(0, 1)) + run_sync(asyncio.sleep(0, 2))
+        greenlet.greenlet(both).switch() + greenlet.greenlet(both).switch()
+        """
+    assert await session.execute(cell(code), context=context) == 6
 
 
 # -- the end of a task -----------------------------------------------------------------------------------
@@ -534,19 +519,18 @@ async def test_a_pooled_greenlet_pins_nothing() -> None:
 
 @requirement("4.1-run-sync")
 async def test_an_async_generator_is_driven_and_an_abandoned_one_is_closed(
-    session: Session, context: str, loop_watch: LoopWatch
+    session: AnySession, context: str
 ) -> None:
     code = (
         "log = []\nasync def g():\n    try:\n        for i in range(9):\n            await asyncio.sleep(0)\n"
         "            yield i\n    finally:\n        await asyncio.sleep(0)\n        log.append('closed')\n"
         "it = g()\nfirst = [run_sync(it.__anext__()) for _ in range(3)]\ndel it\nfirst"
     )
-    assert await session.execute(code, context=context) == [0, 1, 2]
-    gc.collect()
-    for _ in range(10):
-        await asyncio.sleep(0.001)
-    assert session.namespace["log"] == ["closed"]
-    assert loop_watch.complaints == []
+    async with listening(session):
+        assert await session.execute(code, context=context) == [0, 1, 2]
+        await session.execute("import gc\n_ = gc.collect()")
+        await until(session, "log == ['closed']")
+    assert await session.execute("[str(it) for it in complaints]") == []
 
 
 @requirement("4.1-refusals")
@@ -576,33 +560,30 @@ def test_a_session_closed_while_a_thread_waits_fails_the_wait() -> None:
 
 @requirement("5.4-failures")
 async def test_the_failure_of_a_task_is_reported_when_the_task_is_dropped(
-    session: Session, loop_watch: LoopWatch
+    session: AnySession,
 ) -> None:
-    gc.collect()
-    gc.disable()
-    try:
+    await session.execute("import gc\n_ = gc.collect()\ngc.disable()")
+    async with listening(session):
         await session.execute("async def fail(): 1 / 0\nasyncio.create_task(fail())\nNone")
-        await eventually(lambda: loop_watch.complaints)
-    finally:
-        gc.enable()
-    assert [it["message"] for it in loop_watch.complaints] == ["Task exception was never retrieved"]
+        await until(session, "complaints")
+    await session.execute("gc.enable()")
+    messages = await session.execute("[it['message'] for it in complaints]")
+    assert messages == ["Task exception was never retrieved"]
 
 
-async def test_what_was_awaited_is_not_left_to_the_garbage_collector(session: Session) -> None:
+async def test_what_was_awaited_is_not_left_to_the_garbage_collector(session: AnySession) -> None:
     code = """
-import weakref
-class Value: pass
-def wait():
-    future = asyncio.get_running_loop().create_future()
-    value = Value()
-    asyncio.get_running_loop().call_soon(future.set_result, value)
-    return weakref.ref(future), run_sync(future) is value
-"""
-    await session.execute(code)
-    gc.collect()
-    gc.disable()
-    try:
-        await session.execute("ref, same = wait()")
-        assert await session.execute("same, ref()") == (True, None)
-    finally:
-        gc.enable()
+        import gc, weakref
+        class Value: pass
+        def wait():
+            future = asyncio.get_running_loop().create_future()
+            value = Value()
+            asyncio.get_running_loop().call_soon(future.set_result, value)
+            return weakref.ref(future), run_sync(future) is value
+        _ = gc.collect()
+        gc.disable()
+        """
+    await session.execute(cell(code))
+    await session.execute("ref, same = wait()")
+    assert await session.execute("same, ref()") == (True, None)
+    await session.execute("gc.enable()")

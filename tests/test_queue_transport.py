@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from isthmus import CellStarted, Display, Event, Output, QueueTransport, Session
+from isthmus import AnySession, CellStarted, Display, Event, Output, QueueTransport
 from support import LoopThread
 
 requirement = pytest.mark.requirement
@@ -147,7 +147,7 @@ async def test_a_host_reads_in_another_loop_while_cells_run(
     make_session: Any, context: str
 ) -> None:
     transport = QueueTransport(limit=50)
-    session: Session = make_session("read", transport=transport)
+    session: AnySession = make_session("read", transport=transport)
     with LoopThread() as other:
         reading = other.submit(read_all(transport))
         result = await session.run("for i in range(3): print(i)", context=context)

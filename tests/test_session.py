@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from isthmus import Journal, ReservedNameError, Session
+from either_home import raises_there
+from isthmus import AnySession, Journal, ReservedNameError, Session
 
 requirement = pytest.mark.requirement
 
@@ -55,12 +56,12 @@ def test_a_constructor_that_raises_leaves_no_session_behind() -> None:
 
 
 @requirement("4-given")
-async def test_a_sync_interceptor_is_named_when_it_is_called(session: Session) -> None:
+async def test_a_sync_interceptor_is_named_when_it_is_called(session: AnySession) -> None:
     def no_interceptor(call: Any, proceed: Any) -> int:
         return 1
 
     session.inject_capability("double", lambda it: 2 * it, interceptors=[no_interceptor])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match=r"no_interceptor.*is not async"):
+    with raises_there(TypeError, match=r"no_interceptor.*is not async"):
         await session.execute("double(1)")
 
 

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
+from either_home import beside
 from isthmus import (
+    AnySession,
     DeadlockError,
     ForeignThreadError,
     MemoryTransport,
     Session,
-    SessionClosedError,
     run_sync,
 )
 from isthmus.visitors import visiting
 from support import WAIT_SECONDS, cell, eventually, run_in_child
+from transports import texts
 
 requirement = pytest.mark.requirement
 
@@ -56,19 +58,19 @@ POOL = cell("""
 @requirement("3.3-other-threads")
 @pytest.mark.parametrize("code", [THREAD, POOL, "await asyncio.to_thread(work)"])
 async def test_such_a_thread_waits_in_a_task_of_its_own_with_the_callers_variables(
-    session: Session, context: str, code: str
+    session: AnySession, context: str, code: str
 ) -> None:
     await session.execute(COMMON + "\nvar.set(100)")
     result = await session.run(code, context=context)
     assert result.unwrap() == [101, 111, 111]
     assert result.stdout.startswith("from ")
-    first, second = session.namespace["names"]
+    first, second = await session.get("names")
     assert first == second != f"isthmus {session.name}"
     assert await session.execute("var.get()") == 100, "a thread has a copy"
 
 
 @requirement("3.3-other-threads")
-async def test_a_scope_that_such_a_thread_enters_it_can_leave(session: Session) -> None:
+async def test_a_scope_that_such_a_thread_enters_it_can_leave(session: AnySession) -> None:
     code = cell("""
         async def made():
             return asyncio.timeout(0)
@@ -93,7 +95,7 @@ async def test_a_scope_that_such_a_thread_enters_it_can_leave(session: Session) 
 
 
 @requirement("3.3-other-threads")
-async def test_an_error_arrives_there_as_itself(session: Session, context: str) -> None:
+async def test_an_error_arrives_there_as_itself(session: AnySession, context: str) -> None:
     code = cell("""
         async def fail():
             await asyncio.sleep(0)
@@ -114,7 +116,7 @@ async def test_an_error_arrives_there_as_itself(session: Session, context: str) 
 
 
 @requirement("3.3-other-threads")
-async def test_a_capability_of_the_host_works_there(session: Session, context: str) -> None:
+async def test_a_capability_of_the_host_works_there(session: AnySession, context: str) -> None:
     event = asyncio.Event()
 
     async def wait_for_host() -> str:
@@ -133,25 +135,25 @@ async def test_a_capability_of_the_host_works_there(session: Session, context: s
 async def test_it_goes_on_after_its_cell_and_its_output_comes_late(
     make_session: Any, transport: MemoryTransport
 ) -> None:
-    session = make_session(transport=transport)
-    go_on = threading.Event()
-    session.update_namespace({"go_on": go_on})
-    await session.execute(COMMON)
+    session: AnySession = make_session(transport=transport)
+    await session.execute(f"{COMMON}\ngo_on = threading.Event()")
     await session.execute("thread, found = in_thread(lambda: (go_on.wait(5), work()))")
     await session.execute("'another cell'")
-    go_on.set()
+    await beside(session, "go_on.set()")
     await session.execute("await asyncio.to_thread(thread.join)")
     late = [event for event in transport if getattr(event, "text", "") == "from mine\n"]
     assert [event.cell for event in late] == [2]
-    assert session.namespace["found"][0][1] == [1, 11, 11]
+    assert await session.execute("found[0][1]") == [1, 11, 11]
 
 
 @requirement("3.3-other-threads")
-async def test_closing_the_session_ends_its_wait(make_session: Any) -> None:
-    session = make_session()
+async def test_closing_the_session_ends_its_wait(
+    make_session: Any, transport: MemoryTransport
+) -> None:
+    session: AnySession = make_session(transport=transport)
     await session.execute(COMMON)
-    session.update_namespace({"closed": SessionClosedError})
     code = cell("""
+        import isthmus
         waits = threading.Event()
 
         async def for_ever():
@@ -162,20 +164,18 @@ async def test_closing_the_session_ends_its_wait(make_session: Any) -> None:
             try:
                 run_sync(for_ever())
             except BaseException as error:
-                first = type(error).__name__
+                print(type(error).__name__)
             try:
                 run_sync(for_ever())
-            except BaseException as error:  # by then the session may be closed or still closing
-                return first, isinstance(error, (asyncio.CancelledError, closed))
+            except (asyncio.CancelledError, isthmus.SessionClosedError):
+                print("closed")  # or still closing
 
         thread, found = in_thread(waiting)
         await asyncio.to_thread(waits.wait)
         """)
     await session.execute(code)
-    namespace = session.snapshot()
     assert (await session.close()).clean
-    namespace["thread"].join(WAIT_SECONDS)
-    assert namespace["found"] == [("CancelledError", True)]
+    assert "".join(texts(transport)) == "CancelledError\nclosed\n"
 
 
 @requirement("4.5-deadlocks")
@@ -190,7 +190,7 @@ async def test_closing_the_session_ends_its_wait(make_session: Any) -> None:
 )
 @pytest.mark.parametrize("where", ["async", "sync"])
 async def test_a_wait_for_each_other_is_refused_with_both_sides_named(
-    session: Session, where: str, wait: str
+    session: AnySession, where: str, wait: str
 ) -> None:
     code = cell("""
         from concurrent import futures
@@ -213,7 +213,7 @@ async def test_a_wait_for_each_other_is_refused_with_both_sides_named(
 
 
 @requirement("3.3-other-threads")
-async def test_in_a_thread_cell_the_same_wait_is_none(session: Session) -> None:
+async def test_in_a_thread_cell_the_same_wait_is_none(session: AnySession) -> None:
     await session.execute(COMMON)
     code = "thread, found = in_thread(work); thread.join(); found[0]"
     assert await session.execute(code, context="thread") == [1, 11, 11]
@@ -242,7 +242,7 @@ async def test_a_thread_that_a_library_keeps_works_for_whoever_calls_it(
 
 
 @requirement("3.3-other-threads")
-async def test_a_thread_of_the_host_is_left_alone(session: Session) -> None:
+async def test_a_thread_of_the_host_is_left_alone(session: AnySession) -> None:
     await session.execute("1")
     found: list[Any] = []
 
@@ -260,7 +260,7 @@ async def test_a_thread_of_the_host_is_left_alone(session: Session) -> None:
 
 
 @requirement("6.5-hooks")
-async def test_a_thread_is_as_it_was_when_it_runs(session: Session) -> None:
+async def test_a_thread_is_as_it_was_when_it_runs(session: AnySession) -> None:
     code = cell("""
         import threading
 
@@ -278,15 +278,17 @@ async def test_a_thread_is_as_it_was_when_it_runs(session: Session) -> None:
         thread.found, again
         """)
     assert await session.execute(code) == ((False, False), "threads can only be started once")
-    assert "run" not in vars(session.namespace["thread"])
+    assert await session.execute("'run' in vars(thread)") is False
 
 
 @requirement("3.3-other-threads")
 async def test_without_hooks_a_copied_context_is_enough(make_session: Any) -> None:
-    session = make_session(hooks=False)
+    session: AnySession = make_session(hooks=False)
     await session.execute(COMMON)
+    count = "len(asyncio.all_tasks())"
+    before = await session.execute(count)
     assert await session.execute("await asyncio.to_thread(work)") == [1, 11, 11]
-    await eventually(lambda: len(asyncio.all_tasks()) <= 3)
+    await eventually(lambda: session.execute(f"{count} <= {before}"))
 
 
 @requirement("3.3-other-threads")

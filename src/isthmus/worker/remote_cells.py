@@ -5,10 +5,11 @@ Refuses to know: what a cell is made of, how a worker is started.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from isthmus.context_bridge import RequestedContext
 from isthmus.errors import WorkerDied
@@ -57,6 +58,7 @@ class RemoteCells:
         self._functions = functions
         self._grace = grace_seconds
         self._number = 0
+        self._told: set[int] = set()  # cells to which an interrupt is on its way
 
     async def run(
         self,
@@ -136,20 +138,30 @@ class RemoteCells:
         worker.pursue((number,), outcome, f"cell {number} could not be cancelled")
 
     def interrupt(self, cell: int | None) -> bool:
-        """Stop a cell, or all that run; whether there was one. Threads: any."""
+        """Stop a cell, or all that run; whether there was one. Threads: any.
+
+        While the worker has not noticed one interrupt of a cell it is not sent another.
+        """
         worker, loop = self._lives.supervisor, self._lives.loop
         flying = () if worker is None else worker.flight.cells
         cells = [number for number in flying if cell in (None, number)]
         if not cells or loop is None:
             return False
-        loop.call_soon_threadsafe(self._interrupt, cells)
+        if untold := [number for number in cells if number not in self._told]:
+            self._told.update(untold)
+            loop.call_soon_threadsafe(self._interrupt, untold)
         return True
 
     def _interrupt(self, cells: list[int]) -> None:
         worker = self._lives.supervisor
         for cell in cells:
             if worker is None or worker.death is not None:
-                return
+                self._told.discard(cell)
+                continue
             noticed = worker.ask(requests.Interrupt, cell=cell)
-            noticed.add_done_callback(look_at)
+            noticed.add_done_callback(partial(self._notice, cell))
             worker.pursue((cell,), noticed, f"cell {cell} could not be interrupted")
+
+    def _notice(self, cell: int, noticed: asyncio.Future[Any]) -> None:
+        look_at(noticed)
+        self._told.discard(cell)
