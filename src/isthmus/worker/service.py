@@ -303,14 +303,13 @@ class Service:
     async def _leave_session(self, canary: Canary | None, timeout: float) -> str:
         """Hold nothing of the session, which has ended; what is in the way of another."""
         if others := {*self._tasks.values()} - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=timeout)  # whose answers are on their way
+            await asyncio.wait(others, timeout=timeout)  # which answer, and not without a session
         self._executor.flush_output()
-        name, self._opened = self._opened.name, requests.Open(0)
         self._session = self._transport = self._link.slate = None
-        self.tells_all = False
+        self._opened, self.tells_all = requests.Open(0), False
         self._freed_from.clear()
         assert self._vacancy is not None
-        return await self._vacancy.restore(name, canary, timeout)
+        return await self._vacancy.restore(canary, timeout)
 
     def _ping(self, message: requests.Ping, _: Any, __: Any) -> None:
         """Answer when the loop has gone round once more: cells may be about to begin."""
