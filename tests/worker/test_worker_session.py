@@ -382,3 +382,14 @@ async def test_the_worker_has_its_own_environment_and_directory(tmp_path: Any) -
     async with WorkerSession(python=sys.executable, cwd=tmp_path, env=env) as session:
         found = await session.execute("import os; os.getcwd(), os.environ['COLOUR']")
         assert found == (str(tmp_path), "green")
+
+
+@requirement("7.5-time")
+async def test_a_first_cell_that_keeps_the_loop_lets_the_session_be_closed_at_once(
+    new_worker: NewWorker,
+) -> None:
+    """The worker has read both by the time when the cell's code begins."""
+    async with new_worker() as session:
+        computing = asyncio.ensure_future(session.run("while True: pass"))
+        await asyncio.sleep(0)
+    assert (await computing).status == "interrupted"

@@ -76,6 +76,7 @@ class Service:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
         self._freed_from: set[int] = set()
+        self._end_waits = False
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         self._vacancy: Vacancy | None = None
@@ -143,6 +144,8 @@ class Service:
         for message in list(self._stops):
             if self._stop_now(message):
                 self._stops.remove(message)
+        if self._end_waits:
+            self._free_loop()
 
     def _stop_soon(self, message: Any) -> None:
         self._stops.append(message)
@@ -524,11 +527,25 @@ def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
     return lambda service, message, _, __: method(service, message)
 
 
+def _ending(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
+    """The same, where *method* ends the session: a cell that begins before it is to let it."""
+
+    async def end(service: Service, message: Any) -> Any:
+        service._end_waits = False
+        return await method(service, message)
+
+    def begin(service: Service, message: Any, _: Any, __: Any) -> Any:
+        service._end_waits = True
+        return end(service, message)
+
+    return begin
+
+
 _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.Open: Service._open,
     requests.Reset: _taking_time(Service._reset),
-    requests.Vacate: _taking_time(Service._vacate),
-    requests.Close: _taking_time(Service._close),
+    requests.Vacate: _ending(Service._vacate),
+    requests.Close: _ending(Service._close),
     requests.Ping: Service._ping,
     requests.RunCell: Service._run_cell,
     requests.CallFunction: Service._call_function,
