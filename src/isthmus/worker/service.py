@@ -27,6 +27,7 @@ from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
 from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
 from isthmus.holders import Canary
+from isthmus.home_task import has_begun
 from isthmus.jobs import Job, current_job
 from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
@@ -50,6 +51,9 @@ from isthmus.worker.worker_session import WorkerExecutor, WorkerSideSession
 
 if TYPE_CHECKING:
     from isthmus.worker.vacancy import Vacancy
+
+_ENDING = requests.Close | requests.Vacate
+"""What ends the session."""
 
 
 class Service:
@@ -76,7 +80,7 @@ class Service:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
         self._freed_from: set[int] = set()
-        self._end_waits = False
+        self._ending: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         self._vacancy: Vacancy | None = None
@@ -134,7 +138,7 @@ class Service:
         Called in a signal's handler, in the middle of a cell. Otherwise it keeps its place: the
         cell that is meant comes before. So does what closes the session; the cell is to let it.
         """
-        if isinstance(message, requests.Close | requests.Vacate):
+        if isinstance(message, _ENDING):
             self._free_loop()
         is_stop = isinstance(message, requests.Interrupt | callbacks.Cancel)
         return is_stop and self._stop_now(message)
@@ -144,7 +148,7 @@ class Service:
         for message in list(self._stops):
             if self._stop_now(message):
                 self._stops.remove(message)
-        if self._end_waits:
+        if self._ending is not None and not has_begun(self._ending):
             self._free_loop()
 
     def _stop_soon(self, message: Any) -> None:
@@ -206,6 +210,8 @@ class Service:
             parent = self._job(number) if number else None
             task = self._task_of(parent, self._finish(message, answer))
             self._note_task(message.id, task)
+            if isinstance(message, _ENDING):
+                self._ending = task
         else:
             self._reply(answer, buffers)
 
@@ -311,6 +317,7 @@ class Service:
         self._session = self._transport = self._link.slate = None
         self._opened, self.tells_all = requests.Open(0), False
         self._freed_from.clear()
+        self._ending = None
         assert self._vacancy is not None
         return await self._vacancy.restore(canary, timeout)
 
@@ -527,25 +534,11 @@ def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
     return lambda service, message, _, __: method(service, message)
 
 
-def _ending(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
-    """The same, where *method* ends the session: a cell that begins before it is to let it."""
-
-    async def end(service: Service, message: Any) -> Any:
-        service._end_waits = False
-        return await method(service, message)
-
-    def begin(service: Service, message: Any, _: Any, __: Any) -> Any:
-        service._end_waits = True
-        return end(service, message)
-
-    return begin
-
-
 _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.Open: Service._open,
     requests.Reset: _taking_time(Service._reset),
-    requests.Vacate: _ending(Service._vacate),
-    requests.Close: _ending(Service._close),
+    requests.Vacate: _taking_time(Service._vacate),
+    requests.Close: _taking_time(Service._close),
     requests.Ping: Service._ping,
     requests.RunCell: Service._run_cell,
     requests.CallFunction: Service._call_function,
