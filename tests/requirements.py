@@ -359,6 +359,11 @@ REQUIREMENTS: dict[str, str] = {
         "A pool gives workers that wait to sessions in the order of coming, each to one, never one "
         "that has died; it has limits, counts, and an end with a report."
     ),
+    "7.7-reset": (
+        "A worker that is reset is, for the next session, what it was before the first: what one "
+        "session was, has done and says last is not seen by the next. Where that cannot be, or "
+        "after as many sessions as it may have, it is replaced."
+    ),
     # asyncio.run in a cell
     "10-asyncio-run": (
         "asyncio.run and asyncio.Runner in session code run a task of the home loop to its end, in "

@@ -147,7 +147,7 @@ async def test_a_cell_may_drop_displays_and_the_rest_of_a_long_text(make_session
     output = "".join(event.text for event in events if isinstance(event, Output))
     dropped = next(event for event in events if isinstance(event, OutputDropped))
     assert output.count("x") == EVENT_CHARS * 2
-    assert dropped.bytes == 1_102_001 - EVENT_CHARS * 2  # all but the last end of line
+    assert dropped.bytes == 1_102_002 - EVENT_CHARS * 2
     assert isinstance(events[-1], CellFinished)
 
 

@@ -12,6 +12,9 @@ import pytest
 
 from either_home import beside, until
 from isthmus import AnySession, CellInterrupted, Session
+from isthmus.interrupts import Pursuit
+from isthmus.jobs import Job
+from isthmus.strikes import strikes
 from support import run_in_child
 
 requirement = pytest.mark.requirement
@@ -173,3 +176,23 @@ async def test_a_loop_in_another_thread_bounds_what_awaits(flavour: str) -> None
 
     with LoopThread() as other:
         assert await other.wait(work()) == "timeout"
+
+
+class EndsMeanwhile(Pursuit):
+    """Its job's code ends while the watchdog is about to strike it."""
+
+    def _strike(self, thread: int) -> bool:
+        self.job.left = True
+        self.end()
+        return super()._strike(thread)
+
+
+@requirement("6.2-interrupt")
+def test_a_strike_that_comes_too_late_leaves_no_trace() -> None:
+    """What holds the job would hold the whole session."""
+    job = Job(1, "thread", awaits=False)
+    job.thread = threading.get_ident()
+    pursuit = EndsMeanwhile(job)
+    assert pursuit.strike() is False
+    assert job.thread not in strikes.put_off
+    assert job.thread not in strikes.on_their_way

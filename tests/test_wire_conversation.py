@@ -23,8 +23,18 @@ from isthmus.wire.replies import (
     Pong,
     Returned,
     Started,
+    Vacated,
 )
-from isthmus.wire.requests import Close, GetName, Inject, Interrupt, Open, Ping, RunCell
+from isthmus.wire.requests import (
+    Close,
+    GetName,
+    Inject,
+    Interrupt,
+    Open,
+    Ping,
+    RunCell,
+    Vacate,
+)
 from wire_messages import KINDS, required
 
 requirement = pytest.mark.requirement
@@ -41,8 +51,8 @@ class Pair:
             self.ends[side].send(message)
             self.ends[other_side(side)].receive(message)
 
-    def open(self) -> Pair:
-        self.say("host", Hello((1,)))
+    def open(self, *, reuse: bool = False) -> Pair:
+        self.say("host", Hello((1,), reuse=reuse))
         self.say("worker", Welcome(1))
         self.say("host", Open(1))
         self.say("worker", Done(1))
@@ -107,10 +117,10 @@ def test_what_the_table_does_not_list_is_refused(phase: Phase, side: Side) -> No
 
 def reached(phase: Phase) -> Pair:
     """A pair in this phase."""
-    if phase in (Phase.OPEN, Phase.CLOSING, Phase.CLOSED):
-        pair = Pair().open()
+    if phase in (Phase.OPEN, Phase.VACATING, Phase.CLOSING, Phase.CLOSED):
+        pair = Pair().open(reuse=phase is Phase.VACATING)
         if phase is not Phase.OPEN:
-            pair.say("host", Close(2))
+            pair.say("host", Vacate(2) if phase is Phase.VACATING else Close(2))
         if phase is Phase.CLOSED:
             pair.say("worker", Ended(2))
         return pair
@@ -126,19 +136,20 @@ def reached(phase: Phase) -> Pair:
 def test_the_table_is_the_one_that_the_page_shows() -> None:
     """Spelled out once more, by rules of thumb that the table must keep to."""
     everything = {side: {p for p in Phase if SENT_BY[side] & LEGAL[p][side]} for side in SIDES}
-    assert everything["host"] == {Phase.START, Phase.READY, Phase.OPEN, Phase.CLOSING}
-    assert everything["worker"] == {Phase.GREETED, Phase.READY, Phase.OPEN, Phase.CLOSING}
+    with_a_session = {Phase.OPEN, Phase.VACATING, Phase.CLOSING}
+    assert everything["host"] == {Phase.START, Phase.READY} | with_a_session
+    assert everything["worker"] == {Phase.GREETED, Phase.READY} | with_a_session
     for phase in Phase:
         for side in SIDES:
             assert LEGAL[phase][side] <= SENT_BY[side]
     for kind in EVENTS | {CallCapability, Step, Release}:
-        assert {p for p in Phase if kind in LEGAL[p]["worker"]} == {Phase.OPEN, Phase.CLOSING}
+        assert {p for p in Phase if kind in LEGAL[p]["worker"]} == with_a_session
     for kind in (RunCell, GetName, Inject):
         assert {p for p in Phase if kind in LEGAL[p]["host"]} == {Phase.OPEN}
     for kind in (Ping, Interrupt):
         assert kind in LEGAL[Phase.CLOSING]["host"]
-    assert {Open, Ping, Close} == LEGAL[Phase.READY]["host"]
-    assert set(NEXT) == {Hello, Welcome, Refused, Open, Close}
+    assert {Open, Ping, Close, Cancel} == LEGAL[Phase.READY]["host"]
+    assert set(NEXT) == {Hello, Welcome, Refused, Open, Vacate, Close}
     every = {kind for p in Phase for side in SIDES for kind in LEGAL[p][side]}
     assert every == set(KINDS.values())
 
@@ -161,6 +172,48 @@ def test_a_worker_without_a_session_can_be_asked_and_ended() -> None:
     pair.say("worker", Pong(1))
     pair.say("host", Close(2))
     pair.say("worker", Ended(2))
+    assert pair.phases == {Phase.CLOSED}
+
+
+# -- several sessions ------------------------------------------------------------------------------
+
+
+@requirement("7.3-turns")
+def test_a_worker_that_was_vacated_has_one_session_after_the_other() -> None:
+    pair = Pair().open(reuse=True)
+    pair.say("host", Vacate(2))
+    assert pair.phases == {Phase.VACATING}
+    pair.say("worker", Vacated(2))
+    assert pair.phases == {Phase.READY}
+    pair.say("host", Cancel(1), Ping(3), Open(4), RunCell(5, 1, source="x"))
+    pair.say("worker", Pong(3), Done(4), Outcome(5, cell=1))
+    pair.say("host", Vacate(6))
+    pair.say("worker", Ended(6, unfit="a thread is left"))
+    assert pair.phases == {Phase.CLOSED}
+
+
+@requirement("7.3-turns")
+def test_a_worker_is_not_vacated_before_all_is_answered_and_released() -> None:
+    pair = Pair().open(reuse=True)
+    pair.say("host", GetName(2, "x"))
+    pair.say("worker", CallCapability(1, "tool"))
+    pair.say("host", Vacate(3), Ping(4))
+    pair.refuses("host", Interrupt(5), "the connection is vacating")
+    pair.refuses("worker", Vacated(3), "requests of the .* have no answer: ")
+    pair.say("worker", Returned(2))
+    pair.refuses("worker", Vacated(3), "requests of the worker have no answer: CallCapability")
+    pair.say("host", Handed(1, 1))
+    pair.refuses("worker", Vacated(3), "objects of the host are in use")
+    pair.say("worker", Release(1), Vacated(3), Pong(4))
+    pair.refuses("worker", Output("s", 1, "stdout", "late"), "the connection is ready")
+
+
+@requirement("7.3-turns")
+def test_only_a_host_that_has_said_so_has_its_worker_vacated() -> None:
+    Pair().open().refuses("host", Vacate(2), "it has not said that it would")
+    pair = Pair().open(reuse=True)
+    pair.say("host", Vacate(2))
+    pair.say("worker", Failed(2, Failure("builtins.MemoryError")))
     assert pair.phases == {Phase.CLOSED}
 
 

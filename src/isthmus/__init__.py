@@ -108,7 +108,8 @@ if TYPE_CHECKING:
     from isthmus.wire.parts import MainProgram, NameDescription
     from isthmus.worker.fork_server import ForkServer
     from isthmus.worker.limits import WorkerLimits
-    from isthmus.worker.pool import PooledSession, PoolReport, PoolStats, WorkerPool
+    from isthmus.worker.pool import PooledSession, WorkerPool
+    from isthmus.worker.pool_stats import PoolReport, PoolStats
     from isthmus.worker.session import WorkerSession
 
 __all__ = [
@@ -366,9 +367,11 @@ _NAMES = {
     "isthmus.worker.limits": ("WorkerLimits",),
     "isthmus.worker.pool": (
         "PooledSession",
+        "WorkerPool",
+    ),
+    "isthmus.worker.pool_stats": (
         "PoolReport",
         "PoolStats",
-        "WorkerPool",
     ),
     "isthmus.worker.session": ("WorkerSession",),
 }

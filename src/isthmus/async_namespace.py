@@ -34,6 +34,7 @@ from isthmus.loop_calls import call_on_loop, spawn
 from isthmus.namespace import NamespaceManager
 from isthmus.ownership import Ownership
 from isthmus.portal import run_sync
+from isthmus.printing import print as print_line
 from isthmus.rollback import Undone
 from isthmus.sources import SourceBook
 
@@ -109,6 +110,8 @@ class AsyncNamespaceManager(NamespaceManager):
         self._at_first = dict(self.namespace)
         self.interceptors: tuple[Interceptor, ...] = ()
         self.add_prelude(runtime_names())
+        if hooks and isinstance(self._prelude["print"], types.BuiltinFunctionType):
+            self.replace_builtin("print", print_line)
 
     @property
     def canary(self) -> Canary:

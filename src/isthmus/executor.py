@@ -29,6 +29,7 @@ from isthmus.events import (
     ThreadDied,
 )
 from isthmus.failures import Failure
+from isthmus.held_output import HeldOutput
 from isthmus.jobs import JobOutput
 from isthmus.live_output import LiveOutput, Ticker
 from isthmus.loop_watch import LoopWatch
@@ -363,7 +364,13 @@ class AsyncExecutor:
         ticker = self._ticker
         if ticker is None or ticker.loop is not loop:
             ticker = self._ticker = Ticker(loop)
-        return LiveOutput(self.emitter, self.session_id, run.number, ticker, self.output_limit)
+        kind = HeldOutput if self.emitter.can_hold else LiveOutput
+        return kind(self.emitter, self.session_id, run.number, ticker, self.output_limit)
+
+    def flush_output(self) -> None:
+        """Send at once what cells have written that have ended. On the loop."""
+        if self._ticker is not None:
+            self._ticker.flush()
 
     def late_output_of(self, run: CellRun) -> JobOutput | None:
         """The output of the cell that runs, if late output goes there and one does."""

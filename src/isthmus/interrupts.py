@@ -235,6 +235,9 @@ class Pursuit:
     def _strike(self, thread: int) -> bool:
         self._wanted_in.add(thread)
         strikes.put_off[thread] = self
+        if self._is_over():  # just now, and nobody would take it back
+            self._want_no_more()
+            return False
         if self._is_loop(thread) and main_thread_interrupts.reaches(thread):
             return main_thread_interrupts.send()
         return strikes.send(self, thread)

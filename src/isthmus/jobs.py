@@ -118,17 +118,10 @@ class JobOwner(Protocol):
 
 
 class JobOutput(Protocol):
-    """Where what a job's code writes goes. Threads: any, for every method.
+    """Where what a job's code writes goes. Threads: any, for every method."""
 
-    ``print`` appends its text to *pieces* itself, and calls :meth:`look` when there are more than
-    *mark* of them, or one is long.
-    """
-
-    pieces: list[Any]
-    mark: int
-
-    def look(self, data: str | bytes | MimeBundle) -> None:
-        """See to the pieces; *data* is the last one."""
+    def write(self, text: str) -> None:
+        """Take *text*, a plain ``str``, for stdout."""
 
     def write_to(self, stream: StreamName, data: str | bytes) -> int:
         """Take *data*, a plain ``str`` or ``bytes``, for one of the streams; its length."""

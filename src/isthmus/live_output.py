@@ -5,8 +5,7 @@ Refuses to know: namespaces, how a cell runs.
 Lines that come one by one are sent one by one, at once. When they come fast they are gathered: in
 each *window* of 20 ms a number of lines go at once, and the rest goes together, when the window is
 over, or enough is there, or the code flushes or ends. The end of a window is seen by a timer of the
-loop, or by the next write if the loop is kept busy. A transport that can *hold* lines is shown them
-as they come: while nobody can send them, somebody can still look.
+loop, or by the next write if the loop is kept busy.
 
 When the transport is full, a thread waits for room. The thread of a loop must not: there the text
 stays, up to a bound, and what exceeds that is dropped and counted. The *gap* is told as soon as
@@ -27,7 +26,6 @@ import threading
 import time
 from collections import deque
 from contextvars import Context
-from typing import Any
 
 from isthmus.events import Display, Output, OutputDropped, StreamName
 from isthmus.jobs import current_job, outside_cells
@@ -109,6 +107,7 @@ class Ticker:
         self.loop = loop
         self._watched: set[LiveOutput] = set()
         self._armed = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, output: LiveOutput) -> bool:
         """Have *output* send what it holds, soon; False when the loop is closed: there is no soon.
@@ -129,11 +128,17 @@ class Ticker:
                 return False
         return True
 
+    def flush(self) -> None:
+        """Send at once what is held back. On the loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tick()
+
     def _start(self) -> None:
-        self.loop.call_later(WINDOW_SECONDS, self._tick, context=Context())
+        self._timer = self.loop.call_later(WINDOW_SECONDS, self._tick, context=Context())
 
     def _tick(self) -> None:
-        self._armed = False
+        self._armed, self._timer = False, None
         for output in list(self._watched):
             self._watched.discard(output)
             output.window_is_over()
@@ -155,11 +160,9 @@ class LiveOutput(CellOutput):
         "_cell",
         "_credit",
         "_emitter",
-        "_held",
         "_mid_line",
         "_outgoing",
         "_session",
-        "_show",
         "_ticker",
         "_waiting",
         "_window_end",
@@ -180,37 +183,28 @@ class LiveOutput(CellOutput):
         self._waiting: set[int] = set()
         self._credit = 0
         self._window_end = 0.0
-        self._show: Any = emitter.hold
-        self._held = 0  # how many pieces can be seen by whoever looks for them
 
     # -- in the writing thread ---------------------------------------------------------------
 
     def flush(self) -> None:
         """Pass on what has been held back, now."""
-        if (self.pieces or self._outgoing) and not self._pass_on():
+        if self._has_more and not self._pass_on():
             self._send_soon()
 
     def finish(self) -> None:
         """The cell's own code has ended: pass on all, whatever room there is."""
-        if self.pieces or self._outgoing or self._decoders:
+        if self._has_more or self._decoders:
             self._pass_on(last=True)
 
     def look(self, data: str | bytes | MimeBundle) -> None:
         """Send what there is, or see to it that it is sent in time. *data* is the last piece."""
-        if self._held and type(data) is str:
-            if "\n" not in data:
-                if len(self.pieces) <= PIECES and len(data) <= BIG_CHARS:
-                    return  # the rest of the line will come, or the end of the window
-            elif self._hold():
-                return
         self._open_window()
         count = len(self.pieces)
         size, is_awaited = _measure(data)
         enough = count > PIECES or size > BIG_CHARS
         at_once = self._credit > 0
-        hidden = self._show is None
-        due = enough or (is_awaited and (at_once or not (hidden or self._hold())))
-        self.mark = 0 if at_once or not hidden else STEP if due else count + STEP
+        due = enough or (is_awaited and (at_once or not self._may_wait()))
+        self.mark = 0 if at_once else STEP if due else count + STEP
         if due:
             self._credit -= 1
             passed_on = self._pass_on()
@@ -220,23 +214,9 @@ class LiveOutput(CellOutput):
                 outside_cells(self._drop)
         self._send_soon()
 
-    def _hold(self) -> bool:
-        """Show lines that are held back to whoever looks; false where they have to be sent.
-
-        They have when they are many, when the window is over, or when nobody could be shown them.
-        """
-        pieces, lock = self.pieces, self._lock
-        if self._busy or time.monotonic() >= self._window_end or not lock.acquire(False):
-            return False
-        try:
-            held, self._held = self._held, len(pieces)
-            if self._held > PIECES:
-                return False
-            return bool(self._show(self._cell, "".join(pieces[held:])))  # type: ignore[arg-type]
-        except TypeError:  # not all of it is bare text
-            return False
-        finally:
-            lock.release()
+    def _may_wait(self) -> bool:
+        """Whether a line of which no more go at once waits for the end of the window."""
+        return True
 
     def _open_window(self) -> None:
         now = time.monotonic()
@@ -256,13 +236,18 @@ class LiveOutput(CellOutput):
         """
         self.mark = 0  # before the pieces are taken: a write that comes later looks for itself
         self._window_end = 0.0
-        if (self.pieces or self._outgoing) and not self._waiting and not self._pass_on():
+        if self._has_more and not self._waiting and not self._pass_on():
             self._send_soon()
 
     def _collect_all(self) -> None:
         """Nothing: what is not kept yet has still to be sent, and is kept then."""
 
     # -- passing on --------------------------------------------------------------------------
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self.pieces or self._outgoing)
 
     def _pass_on(self, *, last: bool = False) -> bool:
         """Send all that there is; False where there is no room and no waiting for it.
@@ -319,9 +304,6 @@ class LiveOutput(CellOutput):
     def _take(self, items: deque[Item], last: bool = False) -> None:
         """Put the pieces that there are behind *items*, as events."""
         session, cell = self._session, self._cell
-        if self._held:
-            self._held = 0
-            self._emitter.let_go(cell)
         for run in self._collect(last):
             if isinstance(run, MimeBundle):
                 items.append(Display(session, cell, run.data, run.metadata))

@@ -147,6 +147,7 @@ class NamespaceManager:
         )  # guards: multi-name changes of the mapping, _value_in_history, rollbacks
         self._prelude: dict[str, Any] = dict(vars(builtins))
         self._runtime_names: dict[str, Any] = {}
+        self._replaced_builtins: dict[str, Any] = {}
         self._capabilities: dict[str, Callable[..., Any]] = {}
         self._value_in_history: object = None
         self._listeners: list[UpdateListener] = []
@@ -313,7 +314,7 @@ class NamespaceManager:
         """
         if self._capabilities.pop(name, None) is None:
             raise KeyError(f"there is no capability {name!r}")
-        below = self._runtime_names if name in self._runtime_names else vars(builtins)
+        below = {**vars(builtins), **self._replaced_builtins, **self._runtime_names}
         if name in below:
             self._prelude[name] = below[name]
         else:
@@ -328,6 +329,10 @@ class NamespaceManager:
         """Put the runtime's own names below the namespace."""
         self._runtime_names.update(names)
         self._prelude.update(names)
+
+    def replace_builtin(self, name: str, function: Callable[..., Any]) -> None:
+        """Put what does the same in another way in the place of a builtin function."""
+        self._replaced_builtins[name] = self._prelude[name] = function
 
     def _overridable(self) -> Iterable[str]:
         """Builtins that a host is expected to replace, so that doing so is not worth a warning."""

@@ -103,6 +103,13 @@ class CellOutput:
 
     # -- what the code calls -----------------------------------------------------------------
 
+    def write(self, text: str) -> None:
+        """Take *text*, a plain ``str``, for stdout. On the path of every ``print``."""
+        pieces = self.pieces
+        pieces.append(text)
+        if len(pieces) > self.mark or len(text) > BIG_CHARS:
+            self.look(text)
+
     def write_to(self, stream: StreamName, data: str | bytes) -> int:
         """Take *data*, a plain ``str`` or ``bytes``, for one of the streams; its length."""
         self.pieces.append((stream, data))

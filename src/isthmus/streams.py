@@ -37,7 +37,7 @@ from typing import Any
 from isthmus.events import StreamName
 from isthmus.hooks import Hook
 from isthmus.jobs import current_job
-from isthmus.output import BIG_CHARS, ENCODING, STREAMS, plain_text
+from isthmus.output import ENCODING, STREAMS, plain_text
 
 Stream = Any
 """What stands for a stream: anything that can write text, or None."""
@@ -59,6 +59,10 @@ class StandardStream:
     Arguments:
         name: ``"stdout"`` or ``"stderr"``.
 
+    Attributes:
+        direct: The front, where whoever prints in a cell writes to the cell and to nothing else;
+            None where a cell has assigned the stream, or it is not installed.
+
     Made once and never freed: ``print`` on CPython up to 3.13 holds a borrowed reference to
     ``sys.stdout``, so that a front which another thread is printing to must not go away.
 
@@ -72,6 +76,7 @@ class StandardStream:
         self.buffer = RoutedBuffer(self)
         self.installed = False
         self.diverted = False
+        self.direct: RoutedStream | None = None
         self._original: Stream = None
         self._found: Stream = None
         self._diversion: ContextVar[Stream] = ContextVar(f"isthmus_{name}", default=_NOT_DIVERTED)
@@ -80,11 +85,13 @@ class StandardStream:
         """Take the place in ``sys``."""
         self._original = self._found = _NAMES.get(self.name)
         self.installed = True
+        self.direct = self.front
         _NAMES[self.name] = self.front
 
     def remove(self) -> None:
         """Leave the place to what code of no cell has put there. Somebody else's front stays."""
         self.installed = self.diverted = False
+        self.direct = None
         if _NAMES.get(self.name) is self.front:
             _NAMES[self.name] = self._original
         for method in ("write", "flush"):
@@ -129,6 +136,7 @@ class StandardStream:
         else:
             self._diversion.set(stream)
             self.diverted = True
+            self.direct = None
             self.front.write = self._write_diverted  # type: ignore[method-assign]
             self.front.flush = self._flush_diverted  # type: ignore[method-assign]
 
@@ -263,7 +271,7 @@ class RoutedStream(io.TextIOBase):
 
 
 class RoutedStdout(RoutedStream):
-    """The same for ``sys.stdout``, by the shortest way: ``print`` takes it twice for each line."""
+    """The same for ``sys.stdout``, by a shorter way: most that is written comes here."""
 
     def write(self, text: str) -> int:
         """Write *text* where it belongs. Raises TypeError when it is not a ``str``."""
@@ -275,12 +283,8 @@ class RoutedStdout(RoutedStream):
             output = job.open_output()
         if type(text) is not str:
             text = plain_text(text)
-        pieces = output.pieces
-        pieces.append(text)
-        size = len(text)
-        if len(pieces) > output.mark or size > BIG_CHARS:
-            output.look(text)
-        return size
+        output.write(text)
+        return len(text)
 
 
 _FACES: dict[StreamName, type[RoutedStream]] = {"stdout": RoutedStdout, "stderr": RoutedStream}
@@ -380,6 +384,7 @@ class StreamHooks(Hook):
     def __init__(self) -> None:
         super().__init__()
         self._streams = {name: StandardStream(name) for name in STREAMS}
+        self.stdout = self._streams["stdout"]
         self._handlers_stream = _HandlersStream(self._streams)
         self._module_class = types.ModuleType
         self._found_class = types.ModuleType
@@ -388,7 +393,7 @@ class StreamHooks(Hook):
     @property
     def diverted(self) -> bool:
         """Whether any cell has assigned a stream."""
-        return self._streams["stdout"].diverted or self._streams["stderr"].diverted
+        return self.stdout.diverted or self._streams["stderr"].diverted
 
     def flush_diversions(self) -> None:
         """Flush the streams that the calling cell has assigned."""

@@ -29,7 +29,7 @@ import sys
 from asyncio import Handle, TimerHandle
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextvars import Context
 from threading import get_ident
 from types import FrameType
@@ -105,6 +105,8 @@ class ThreadAwareLoop(_PlatformLoop):
     _debug: bool
     _ready: deque[Handle]
     _scheduled: list[TimerHandle]
+    _timer_cancelled_count: int
+    _default_executor: Executor | None
     _thread_id: int | None  # of the thread that runs the loop, None while none does
 
     def __init__(self) -> None:
@@ -215,6 +217,29 @@ class ThreadAwareLoop(_PlatformLoop):
             return outcome.result()
         finally:
             self._awaited.discard(outcome)
+
+    # -- between two users -------------------------------------------------------------------
+
+    def drop_cancelled_timers(self) -> None:
+        """Let go of timers that were cancelled. They hold the context variables of who set them.
+
+        Left to itself the loop keeps some until their time has come. On the loop's thread.
+        """
+        kept = [timer for timer in self._scheduled if not timer.cancelled()]
+        for timer in self._scheduled:
+            timer._scheduled = not timer.cancelled()  # type: ignore[attr-defined]
+        heapq.heapify(kept)
+        self._scheduled[:] = kept
+        self._timer_cancelled_count = 0
+
+    def drop_default_executor(self) -> None:
+        """Have the threads of the default executor end; whoever asks for it later gets a new one.
+
+        ``shutdown_default_executor`` lets nobody have one ever after. On the loop's thread.
+        """
+        executor, self._default_executor = self._default_executor, None
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """Close the loop; what other threads wait for fails."""

@@ -17,6 +17,8 @@ _log = logging.getLogger("isthmus.transport")
 
 E = TypeVar("E", bound=Event)
 
+Hold = Callable[[int, int], Callable[[bytes], int] | None]
+
 
 class Transport(Protocol):
     """What a host supplies to hear of what happens in a session.
@@ -90,9 +92,11 @@ class Emitter:
         wants_mime: Whether the transport wants values in their rich form.
         lines_at_once: How many lines the transport wants at once where they come fast; 0 leaves it
             to the sender.
-        hold: Shows lines of a cell that are held back to whoever looks for them; false where they
-            have to be sent. It must not run code of others. None where there is no place for them.
-        let_go: The lines of a cell that were held back are about to be sent.
+        can_hold: Whether the transport has a place for text that is held back.
+        hold: Gives what takes the text of a cell, as bytes, for whoever looks for what is held
+            back: of a cell with a number, that begins with so many bytes. None where there is no
+            place for it. It must not run code of others.
+        let_go: Takes that away, and gives back the text, which is about to be sent.
         failures: How many events the transport has refused by raising.
     """
 
@@ -106,8 +110,9 @@ class Emitter:
         self.active = transport is not None
         self.wants_mime = bool(getattr(transport, "wants_mime", False))
         self.lines_at_once = int(getattr(transport, "lines_at_once", 0))
-        self.hold: Callable[[int, str], bool] | None = getattr(transport, "hold", None)
-        self.let_go: Callable[[int], object] = getattr(transport, "let_go", _nothing)
+        self.can_hold = hasattr(transport, "hold")
+        self.hold: Hold = getattr(transport, "hold", _no_place)
+        self.let_go: Callable[[int], str] = getattr(transport, "let_go", str)
         self.failures = 0
 
     def emit(self, event: Event) -> None:
@@ -140,5 +145,5 @@ class Emitter:
         _log.exception("transport %r failed on %s", self._transport, what)
 
 
-def _nothing(cell: int) -> None:
-    """What is done where nothing is held."""
+def _no_place(cell: int, size: int) -> None:
+    """Hold nothing."""

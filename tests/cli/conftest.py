@@ -46,13 +46,17 @@ def script(tmp_path: Path) -> Callable[[str], str]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``isthmus run`` and leave it running; it is killed when the test ends."""
+    """Start ``isthmus run`` and leave it running; it is killed when the test ends.
+
+    Its stdin is a pipe to which nobody writes: who reads there waits.
+    """
     started: list[subprocess.Popen[str]] = []
+    nothing, kept_open = os.pipe()
 
     def start(*arguments: str | Path) -> subprocess.Popen[str]:
         child = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
+            stdin=nothing,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -65,3 +69,5 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for child in started:
         child.kill()
         child.communicate()
+    os.close(nothing)
+    os.close(kept_open)

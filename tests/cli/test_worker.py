@@ -106,4 +106,4 @@ def test_ctrl_c_ends_the_run_whatever_its_cell_does(start, script, wait):
     status, _, err = interrupt_when_ready(start("--worker", script(f"print('ready')\n{wait}\n")))
     assert status == 130
     assert "interrupted by Ctrl-C" in err
-    assert "Traceback" not in err
+    assert "Traceback" not in err, err

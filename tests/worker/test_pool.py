@@ -8,7 +8,7 @@ import os
 import random
 import signal
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -147,10 +147,9 @@ async def test_a_pool_can_be_closed_while_its_workers_are_on_their_way(server: F
 
 @requirement("7.7-pool")
 async def test_limits_of_a_pool_are_errors_by_name(server: ForkServer) -> None:
-    async with WorkerPool(
-        min_idle=0, max_size=1, max_waiting=1, timeout=0.05, fork_server=server
-    ) as pool:
+    async with WorkerPool(min_idle=0, max_size=1, max_waiting=1, fork_server=server) as pool:
         async with pool.session():
+            pool.timeout = 0.05
             waiting = asyncio.ensure_future(pool.acquire())
             await eventually(lambda: pool.stats().waiting == 1)
             with pytest.raises(PoolFull, match="1 sessions wait"):
@@ -298,13 +297,15 @@ STEPS = 60
 
 
 @requirement("7.7-pool")
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("seed", "on_return"), [(1, "replace"), (2, "replace"), (3, "reset"), (4, "reset")]
+)
 async def test_any_order_of_taking_returning_giving_up_and_dying_keeps_the_books(
-    server: ForkServer, seed: int
+    server: ForkServer, seed: int, on_return: Literal["replace", "reset"]
 ) -> None:
     """A random walk: at each step the counts add up, and at the end everybody can be served."""
     chance = random.Random(seed)
-    pool = WorkerPool(min_idle=1, max_size=3, fork_server=server)
+    pool = WorkerPool(min_idle=1, max_size=3, on_return=on_return, fork_server=server)
     held: list[PooledSession] = []
     asking: set[asyncio.Task[PooledSession]] = set()
 

@@ -58,6 +58,7 @@ ANSWERS: dict[type[Any], Kinds] = {
     requests.Report: frozenset({replies.Reported, _FAILED}),
     requests.Ping: frozenset({replies.Pong, _FAILED}),
     requests.Reset: frozenset({replies.Ended, _FAILED}),
+    requests.Vacate: frozenset({replies.Vacated, replies.Ended, _FAILED}),
     requests.Close: frozenset({replies.Ended, _FAILED}),
     callbacks.CallCapability: _CALL,
     callbacks.Step: _CALL | {replies.Exhausted},

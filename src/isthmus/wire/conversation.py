@@ -1,10 +1,17 @@
 """Who may send what when. Owns the phases of a connection, and which requests are unanswered.
 
     START ──Hello──▸ GREETED ──Welcome──▸ READY ──Open──▸ OPEN ──Close──▸ CLOSING ──Ended──▸ CLOSED
-                        └─Refused─▸ CLOSED   └────────────Close───────────────┘
+                        └─Refused─▸ CLOSED   │              └─Vacate─▸ VACATING ──Ended────────┘
+                                             ├────────────Close──────────▸ CLOSING
+                                             ◂──────────Vacated────────── VACATING
 
-``Failed`` in answer to ``Open`` leads to CLOSED as well. Both sides keep the same table; each one
-moves when it sends or receives, so that they may be in different phases for a moment.
+``Failed`` in answer to ``Open`` or ``Vacate`` leads to CLOSED as well. Both sides keep the same
+table; each one moves when it sends or receives, so that they may be in different phases for a
+moment.
+
+Nothing of one session crosses into the next: ``Vacated`` is out of turn as long as a request of
+either side is unanswered, but for ``Ping``, or an object of the host is in use. So what may be on
+its way then is a ``Cancel``, which finds nothing.
 
 Guarantees: a message that is out of turn changes nothing.
 Refuses to know: bytes, and what a message asks for.
@@ -41,6 +48,7 @@ class Phase(Enum):
     GREETED = "greeted"  # the host has said Hello
     READY = "ready"  # a version is agreed; there is no session yet
     OPEN = "open"  # there is a session, or will be as soon as the worker has read so
+    VACATING = "vacating"  # the host wants no more of this session; answers are on their way
     CLOSING = "closing"  # the host wants no more; answers are on their way
     CLOSED = "closed"  # nothing will be said any more
 
@@ -55,8 +63,10 @@ _TALK: dict[Side, Kinds] = {
 }
 _HELLO: Kinds = frozenset({handshake.Hello})
 _ANSWER: Kinds = frozenset({handshake.Welcome, handshake.Refused})
-_FIRST: Kinds = frozenset({requests.Open, requests.Ping, requests.Close})
+_FIRST: Kinds = frozenset({requests.Open, requests.Ping, requests.Close, callbacks.Cancel})
 _LAST: Kinds = frozenset({requests.Interrupt, requests.Ping})
+_ANY_TIME: Kinds = frozenset({requests.Ping})
+_OF_NO_SESSION: Kinds = _ANY_TIME | {requests.Vacate}
 
 LEGAL: dict[Phase, dict[Side, Kinds]] = {
     Phase.START: {"host": _HELLO, "worker": _NONE},
@@ -66,6 +76,7 @@ LEGAL: dict[Phase, dict[Side, Kinds]] = {
         "host": _TALK["host"] | REQUESTS - {requests.Open},
         "worker": _TALK["worker"],
     },
+    Phase.VACATING: {"host": _TALK["host"] | _ANY_TIME, "worker": _TALK["worker"]},
     Phase.CLOSING: {"host": _TALK["host"] | _LAST, "worker": _TALK["worker"]},
     Phase.CLOSED: {"host": _NONE, "worker": _NONE},
 }
@@ -76,13 +87,18 @@ NEXT: dict[type[Any], Phase] = {
     handshake.Welcome: Phase.READY,
     handshake.Refused: Phase.CLOSED,
     requests.Open: Phase.OPEN,
+    requests.Vacate: Phase.VACATING,
     requests.Close: Phase.CLOSING,
 }
-"""Which messages begin another phase. The last answer to ``Close``, and ``Failed`` in answer to
-``Open``, begin the last one."""
+"""Which messages begin another phase. The last answer to ``Close``, any other than ``Vacated`` to
+``Vacate``, and ``Failed`` in answer to ``Open``, begin the last one."""
 
 
-_LEADING_ON: Kinds = CALLBACKS | {requests.Open, requests.Close}
+_LAST_OF_ALL: Kinds = frozenset({requests.Close, requests.Vacate})
+"""Requests whose answer is the worker's last message, unless it is ``Vacated``."""
+
+
+_LEADING_ON: Kinds = CALLBACKS | _LAST_OF_ALL | {requests.Open}
 """Requests whose last answer may change more than that they are answered."""
 
 
@@ -181,6 +197,15 @@ class Conversation:
         return self._peer.unanswered
 
     @property
+    def unsettled(self) -> str:
+        """What there is of a session beside its end; empty where a worker may be vacated."""
+        for end in (self._own, self._peer):
+            if left := set(end.unanswered.values()) - _OF_NO_SESSION:
+                names = ", ".join(sorted(it.__name__ for it in left))
+                return f"requests of the {end.side} have no answer: {names}"
+        return "objects of the host are in use" if self._objects else ""
+
+    @property
     def objects(self) -> frozenset[int]:
         """Numbers of the objects that the host has handed out and the worker has not released."""
         return frozenset(self._objects)
@@ -195,18 +220,23 @@ class Conversation:
         if kind in ALL_REPLIES:
             return self._take_reply(receiver, message)
         if kind in ANSWERS:
-            if message.id <= sender.last_id:
-                return f"ids go upwards, and the last one was {sender.last_id}"
-            if kind is callbacks.Step and message.object not in self._objects:
-                return _NO_OBJECT
-            sender.last_id = message.id
-            sender.unanswered[message.id] = kind
+            fault = self._take_request(sender, message)
         else:
             fault = self._take_other(sender, message)
-            if fault is not None:
-                return fault
-        if kind in NEXT:
+        if fault is None and kind in NEXT:
             self._enter(NEXT[kind])
+        return fault
+
+    def _take_request(self, sender: _End, message: Any) -> str | None:
+        kind = type(message)
+        if message.id <= sender.last_id:
+            return f"ids go upwards, and the last one was {sender.last_id}"
+        if kind is callbacks.Step and message.object not in self._objects:
+            return _NO_OBJECT
+        if kind is requests.Vacate and not (self._offered and self._offered.reuse):
+            return "it has not said that it would"
+        sender.last_id = message.id
+        sender.unanswered[message.id] = kind
         return None
 
     def _take_reply(self, receiver: _End, message: Any) -> str | None:
@@ -218,6 +248,8 @@ class Conversation:
             return f"it does not answer {asked.__name__}"
         if kind is replies.Handed and message.object <= self._last_object:
             return f"numbers of objects go upwards, and the last one was {self._last_object}"
+        if kind is replies.Vacated and self.unsettled:
+            return self.unsettled
         if kind not in INTERIM:
             del receiver.unanswered[number]
             if asked in _LEADING_ON:
@@ -230,7 +262,9 @@ class Conversation:
         if kind is replies.Handed:
             self._last_object = message.object
             self._objects.add(message.object)
-        elif asked is requests.Close or (asked is requests.Open and kind is replies.Failed):
+        elif kind is replies.Vacated:
+            self._enter(Phase.READY)
+        elif asked in _LAST_OF_ALL or (asked is requests.Open and kind is replies.Failed):
             self._enter(Phase.CLOSED)
 
     def _take_other(self, sender: _End, message: Any) -> str | None:

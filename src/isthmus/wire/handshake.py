@@ -38,12 +38,14 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
         features: Names of optional parts of the protocol that it knows; others are ignored.
         limits: What it takes in a single frame.
         software: What it is, for people.
+        reuse: It may want another session when one has ended, by ``Vacate``.
     """
 
     versions: tuple[int, ...]
     features: tuple[str, ...] = ()
     limits: Limits = Limits()
     software: str = ""
+    reuse: bool = False
 
 
 class Welcome(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):

@@ -127,6 +127,10 @@ class Reported(Reply, frozen=True, tag=True):
     text: str
 
 
+class Vacated(Reply, frozen=True, tag=True):
+    """The session has ended, and nothing of it is left: the worker may have another one."""
+
+
 class Ended(Reply, frozen=True, kw_only=True, tag=True):
     """The report of a reset or of the end: what would not end.
 
@@ -137,6 +141,7 @@ class Ended(Reply, frozen=True, kw_only=True, tag=True):
         threads: Names of threads that cells have started and that still run.
         coroutines: Names of coroutines that went on when they were closed.
         async_generators: Names of async generators whose clean-up takes longer.
+        unfit: What keeps the worker from having another session, where the host has asked for that.
     """
 
     cells: tuple[int, ...] = ()
@@ -145,6 +150,7 @@ class Ended(Reply, frozen=True, kw_only=True, tag=True):
     threads: tuple[str, ...] = ()
     coroutines: tuple[str, ...] = ()
     async_generators: tuple[str, ...] = ()
+    unfit: str = ""
 
 
 class Pong(Reply, frozen=True, kw_only=True, tag=True):

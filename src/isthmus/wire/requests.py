@@ -80,6 +80,19 @@ class Reset(Request, frozen=True, tag=True):
     parent: CellNumber = 0
 
 
+class Vacate(Request, frozen=True, tag=True):
+    """End the session, and make the worker as it was before. Only where ``Hello`` has said *reuse*.
+
+    Answered by ``Vacated``, after which the next ``Open`` may follow. A worker that cannot be as it
+    was answers with ``Ended``, which is its last message.
+
+    Attributes:
+        timeout: Seconds for each of cells, tasks and thread to end.
+    """
+
+    timeout: Seconds = 1.0
+
+
 class Close(Request, frozen=True, tag=True):
     """End the session and the worker. Answered by ``Ended``, which is its last message.
 

@@ -1,4 +1,4 @@
-"""``python -m isthmus.worker FD [LIMITS [STDOUT STDERR]]``: serve one session over a socket.
+"""``python -m isthmus.worker FD [LIMITS [STDOUT STDERR]]``: serve a host over a socket.
 
 ``python -m isthmus.worker --fork-server FD [MODULE...]``: fork a worker for each request, after
 importing the modules.

@@ -96,6 +96,8 @@ class Calls:
         self._link = link
         self._home = home
         self._waiting: dict[int, PromptFuture[Answer]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._answered: asyncio.Future[None] | None = None
 
     def new(self, what: str) -> Call:
         """A call that is not sent yet.
@@ -159,10 +161,19 @@ class Calls:
 
     def release(self, number: int) -> None:
         """A cell has dropped the object *number* of the host. In finalizers too."""
-        loop = self._home()
-        if loop is not None and not loop.is_closed():
+        if not self._loop.is_closed():
             # Not from here: a finalizer may run in the middle of another message.
-            loop.call_soon_threadsafe(self._link.send, callbacks.Release(number))
+            self._loop.call_soon_threadsafe(self._link.send, callbacks.Release(number))
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until the host has answered all, and for *seconds* at most.
+
+        Also what nobody waits for any more.
+        """
+        latest = self._loop.time() + seconds
+        while self._link.is_owed and (left := latest - self._loop.time()) > 0:
+            self._answered = self._loop.create_future()
+            await asyncio.wait({self._answered}, timeout=left)
 
     def answer(self, received: Received[Any]) -> None:
         """Take the host's answer. On the loop."""
@@ -170,6 +181,8 @@ class Calls:
         # In any case: where nobody waits for it any more it is released at once.
         handle = Handle(self, message) if isinstance(message, replies.Handed) else None
         future = self._waiting.pop(message.id, None)
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
         if future is None or future.done():
             return
         if isinstance(message, replies.Failed):

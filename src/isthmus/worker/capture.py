@@ -59,3 +59,9 @@ class Capture:
                 except (BlockingIOError, OSError):  # nothing more; or a cell has closed it
                     continue
         return found
+
+    def forget(self) -> None:
+        """Half a character may be left, and what follows is not its other half."""
+        with self._lock:
+            for _, _, decoder in self._ends:
+                decoder.reset()

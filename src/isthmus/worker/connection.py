@@ -125,14 +125,20 @@ class HostConnection(asyncio.BufferedProtocol):
 
     # -- the beginning, and memory -----------------------------------------------------------
 
-    def greet(self, wire: socket.socket, software: str) -> None:
+    def greet(self, wire: socket.socket, software: str, *, reuse: bool) -> None:
         """Say ``Hello`` on *wire*, before a transport has it: descriptors go with the first byte.
+
+        Arguments:
+            wire: The socket.
+            software: What this is, for people.
+            reuse: The worker may have another session when one has ended.
 
         Raises:
             OSError: There are no descriptors left.
         """
         companions = self._companions = HostCompanions()
-        hello = handshake.Hello(handshake.VERSIONS, companions.features, software=software)
+        features = companions.features
+        hello = handshake.Hello(handshake.VERSIONS, features, software=software, reuse=reuse)
         self._conversation.send(hello)
         send_along(wire, self.encoder.encode(hello), companions.theirs)
         companions.sent()

@@ -24,6 +24,7 @@ class Launch:
         env: The environment; None for the host's.
         limits: What it may use of the machine.
         fork_server: What forks it; None to start *python*.
+        reuse: It may have another session when one has ended.
     """
 
     python: str = field(default_factory=lambda: sys.executable)
@@ -31,6 +32,7 @@ class Launch:
     env: Mapping[str, str] | None = None
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     fork_server: ForkServer | None = None
+    reuse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from types import FrameType
 from typing import Any, Protocol
 
@@ -225,9 +226,10 @@ class Link:
             leave(error)  # answer; memory may have run out
 
     def _deliver_soon(self) -> None:
+        """Go on later; without the context variables of the cell in whose middle this may be."""
         if self._inbox and not self._scheduled and self._loop is not None:
             self._scheduled = True
-            self._loop.call_soon_threadsafe(self._deliver)
+            self._loop.call_soon_threadsafe(self._deliver, context=Context())
 
     def _pull(self) -> None:
         """Read what is there, without waiting. On the main thread."""
@@ -290,6 +292,16 @@ class Link:
         self._deliver_soon()
 
     # -- the end -----------------------------------------------------------------------------
+
+    @property
+    def unsettled(self) -> str:
+        """What keeps the host from having this worker vacated: see :class:`Conversation`."""
+        return self._conversation.unsettled
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the host has requests of this end to answer."""
+        return bool(self._conversation.asked)
 
     def fileno(self) -> int:
         """The socket's descriptor."""

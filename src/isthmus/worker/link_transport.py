@@ -43,7 +43,7 @@ class LinkTransport:
         if opened.slate:
             slate = Slate(opened.slate, self._hold)
             link.slate = slate
-            self.lines_at_once, self.hold, self.let_go = LINES_AT_ONCE, slate.write, slate.wipe
+            self.lines_at_once, self.hold, self.let_go = LINES_AT_ONCE, slate.claim, slate.wipe
 
     def _hold(self, cell: int) -> None:
         self._link.send(callbacks.Held(cell))

@@ -26,6 +26,10 @@ Source = Callable[[Callable[[], Supervisor], Opening, float | None], Awaitable[S
 """Gives what looks after a worker in which the session is open: made by the first argument."""
 
 
+Sink = Callable[[Supervisor, float], Awaitable[replies.Ended | None]]
+"""Closes the session of a worker, within bounds; what the worker then says would not end."""
+
+
 async def start_one(
     new: Callable[[], Supervisor], opening: Opening, timeout: float | None
 ) -> Supervisor:
@@ -47,6 +51,7 @@ class Lives:
 
     Attributes:
         source: As above.
+        sink: Where the worker goes when the session is closed.
         loop: The session's event loop: the one in which it was used first; None before.
         supervisor: Of the process that there is, or was last.
         is_closing: There will be no other one.
@@ -68,6 +73,7 @@ class Lives:
         self._opening = opening
         self._start_timeout = start_timeout
         self.source = source
+        self.sink: Sink = Supervisor.close
         self._starting: asyncio.Task[None] | None = None
         self._early: list[_Early] = []
 
@@ -132,7 +138,7 @@ class Lives:
             self._starting.cancel()
             await asyncio.wait({self._starting})
         supervisor, self.supervisor = self.supervisor, None
-        return None if supervisor is None else await supervisor.close(timeout)
+        return None if supervisor is None else await self.sink(supervisor, timeout)
 
     # -- the loop ----------------------------------------------------------------------------
 

@@ -18,11 +18,11 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from isthmus.async_namespace import CLEAN_UP_SECONDS
 from isthmus.durations import checked_seconds
@@ -38,12 +38,14 @@ from isthmus.errors import (
 )
 from isthmus.transport import Emitter
 from isthmus.wire.parts import ProcessLimits
+from isthmus.wire.replies import Ended, Vacated
 from isthmus.worker.callbacks import HostFunctions
 from isthmus.worker.flight import Flight
 from isthmus.worker.fork_server import ForkServer
 from isthmus.worker.launch import Launch
 from isthmus.worker.limits import WorkerLimits
 from isthmus.worker.lives import Opening
+from isthmus.worker.pool_stats import COUNTED, PoolReport, PoolStats
 from isthmus.worker.session import GRACE_SECONDS, START_SECONDS, WorkerSession
 from isthmus.worker.supervisor import Supervisor
 
@@ -55,58 +57,12 @@ REPLACEMENT_SECONDS = 0.01
 waits for one: starting it at once would take the processor from the session's first cell; from the
 air."""
 
+CLOSED = "its pool was closed"
+
+OnReturn = Literal["replace", "reset"]
+"""What becomes of a worker that comes back: another takes its place, or it is made what it was."""
+
 _OF_THE_POOL = frozenset({"python", "cwd", "env", "fork_server"})
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """What a pool has at one moment, and what it has had.
-
-    Attributes:
-        idle: Workers that wait for a session.
-        in_use: Workers that have one.
-        starting: Workers on their way.
-        waiting: Sessions that wait for a worker.
-        started: Workers that have ever been ready.
-        served: How often one was given to a session.
-        died: Workers that have ended before anybody told them to.
-        failed: Starts that have not led to a worker.
-        waited_seconds: What all sessions together have waited that were served.
-        longest_wait_seconds: The longest that one of these has.
-        last_problem: Why the last start failed that did; empty if none did.
-    """
-
-    idle: int = 0
-    in_use: int = 0
-    starting: int = 0
-    waiting: int = 0
-    started: int = 0
-    served: int = 0
-    died: int = 0
-    failed: int = 0
-    waited_seconds: float = 0.0
-    longest_wait_seconds: float = 0.0
-    last_problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolReport:
-    """What there was to end when a pool was closed.
-
-    Attributes:
-        sessions: Names of sessions that were still open; they are closed.
-        left: What would not end in these by itself, by name; it is gone all the same.
-        stats: What the pool had then.
-    """
-
-    sessions: tuple[str, ...] = ()
-    left: Mapping[str, CloseReport] = field(default_factory=dict)
-    stats: PoolStats = PoolStats()
-
-    @property
-    def clean(self) -> bool:
-        """Whether all sessions had been closed."""
-        return not self.sessions
 
 
 class _Member:
@@ -114,18 +70,20 @@ class _Member:
 
     Attributes:
         supervisor: Looks after it; another one as soon as a session has it.
+        uses: How many sessions it has had.
         retire: Ends it when it has waited too long; None where it may wait for ever.
     """
 
-    __slots__ = ("retire", "supervisor")
+    __slots__ = ("retire", "supervisor", "uses")
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
+        self.uses = 0
         self.retire: asyncio.TimerHandle | None = None
 
 
 class WorkerPool:
-    """Workers that are started before they are needed, each for one session.
+    """Workers that are started before they are needed, and given to sessions.
 
     Use it as ``async with WorkerPool() as pool``, and then ``async with pool.session()``: that
     takes a worker, waits for one if need be, and gives it back at the end. It belongs to the event
@@ -133,7 +91,8 @@ class WorkerPool:
 
     A worker that comes back is ended, and another is forked in its place, in the background: what a
     cell has done to its process (modules it has changed, threads, descriptors, memory) ends with
-    the process, and a fork costs less than looking for all that would.
+    the process. With ``on_return="reset"`` it is made what it was, and given to the next: modules
+    that were imported stay. Where it cannot be what it was it is ended all the same.
 
     Arguments:
         min_idle: How many workers wait, as long as *max_size* allows.
@@ -141,6 +100,9 @@ class WorkerPool:
         max_waiting: How many sessions may wait for a worker; None sets no bound.
         timeout: Seconds that one of them waits; None sets no bound.
         max_idle_seconds: How long a worker waits before another takes its place; None for ever.
+        on_return: What becomes of a worker that comes back: ``"replace"`` or ``"reset"``.
+        max_uses: How many sessions it has before it is ended, where it is reset; None sets no
+            bound.
         preload: Modules to import before forking. See :class:`ForkServer`.
         cwd: The workers' working directory; None for the host's.
         env: Their environment; None for the host's.
@@ -159,6 +121,8 @@ class WorkerPool:
         max_waiting: int | None = None,
         timeout: float | None = 30.0,
         max_idle_seconds: float | None = None,
+        on_return: OnReturn = "replace",
+        max_uses: int | None = None,
         preload: Iterable[str] = (),
         cwd: str | PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
@@ -166,17 +130,23 @@ class WorkerPool:
         fork_server: ForkServer | None = None,
         start_timeout: float | None = START_SECONDS,
     ) -> None:
-        _check_sizes(min_idle, max_size, max_waiting)
+        _check_sizes(min_idle, max_size, max_waiting, max_uses)
+        if on_return not in get_args(OnReturn):
+            raise ValueError(f"on_return is 'replace' or 'reset', not {on_return!r}")
+        if max_uses is not None and on_return == "replace":
+            raise ValueError("max_uses is for workers that are reset: each has one session else")
         if fork_server is not None and preload:
             raise ValueError("modules are preloaded by the fork server: name them there")
         self.min_idle, self.max_size, self.max_waiting = min_idle, max_size, max_waiting
+        self.on_return, self.max_uses = on_return, max_uses
         self.timeout = checked_seconds(timeout, "timeout")
         self.max_idle_seconds = checked_seconds(max_idle_seconds, "max_idle_seconds")
         self._start_timeout = checked_seconds(start_timeout, "start_timeout")
         self._own_server = ForkServer(preload) if fork_server is None else None
         server = fork_server or self._own_server
         assert server is not None
-        self._launch = Launch(server.python, cwd, env, limits or WorkerLimits(), server)
+        reuse = on_return == "reset"
+        self._launch = Launch(server.python, cwd, env, limits or WorkerLimits(), server, reuse)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starts: set[asyncio.Task[Supervisor]] = set()
         self._idle: deque[_Member] = deque()
@@ -187,9 +157,9 @@ class WorkerPool:
         self._replacing: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._closing: asyncio.Task[PoolReport] | None = None
-        self._counts = {"started": 0, "served": 0, "died": 0, "failed": 0}
+        self._counts = dict.fromkeys(COUNTED, 0)
         self._waited, self._longest_wait = 0.0, 0.0
-        self._last_problem = ""
+        self._last_problem = self._last_unfit = ""
 
     # -- what users call ---------------------------------------------------------------------
 
@@ -223,7 +193,7 @@ class WorkerPool:
         return session
 
     async def release(self, session: PooledSession) -> CloseReport:
-        """Close *session*, whose worker is then replaced. Returns what :meth:`close` of it does."""
+        """Close *session*, whose worker goes back. Returns what :meth:`close` of it does."""
         return await session.close()
 
     def stats(self) -> PoolStats:
@@ -237,6 +207,7 @@ class WorkerPool:
             waited_seconds=self._waited,
             longest_wait_seconds=self._longest_wait,
             last_problem=self._last_problem,
+            last_unfit=self._last_unfit,
         )
 
     @property
@@ -266,6 +237,8 @@ class WorkerPool:
                 if not left or not isinstance(error.__cause__, WorkerDied):
                     raise
             else:
+                self._counts["reused"] += bool(member.uses)
+                member.uses += 1
                 return supervisor
         raise AssertionError("unreachable")
 
@@ -347,11 +320,15 @@ class WorkerPool:
 
     async def _start(self) -> Supervisor:
         """Start one worker, which then waits."""
-        flight = Flight("", Emitter(None), 0, trusted=False)
-        functions = HostFunctions("", (), trusted=False)
-        supervisor = Supervisor(self._launch, flight, functions, GRACE_SECONDS)
+        supervisor = self._new_supervisor()
         await supervisor.start(None, self._start_timeout)
         return supervisor
+
+    def _new_supervisor(self) -> Supervisor:
+        """What looks after a worker that waits."""
+        flight = Flight("", Emitter(None), 0, trusted=False)
+        functions = HostFunctions("", (), trusted=False)
+        return Supervisor(self._launch, flight, functions, GRACE_SECONDS)
 
     def _started(self, start: asyncio.Task[Supervisor]) -> None:
         """A start has led to a worker, or not."""
@@ -386,17 +363,52 @@ class WorkerPool:
             why = "it has waited for longer than it may"
             member.retire = loop.call_later(self.max_idle_seconds, member.supervisor.kill, why)
 
+    # -- taking back -------------------------------------------------------------------------
+
+    async def take_back(self, supervisor: Supervisor, timeout: float) -> Ended | None:
+        """Close a session, and have its worker wait for the next, or end it, which the pool hears.
+
+        A :data:`~isthmus.worker.lives.Sink`. Cancel: the worker is ended.
+        """
+        member = next((it for it in self._in_use if it.supervisor is supervisor), None)
+        if member is None or not self._may_reuse(member):
+            return await supervisor.close(timeout)
+        ended = await supervisor.vacate(timeout)
+        if isinstance(ended, Vacated):
+            self._reuse(member)
+            return None
+        self._counts["unfit"] += 1
+        self._last_unfit = ended.unfit if ended is not None else str(supervisor.death)
+        return ended
+
+    def _may_reuse(self, member: _Member) -> bool:
+        left = self.max_uses is None or member.uses < self.max_uses
+        return self.on_return == "reset" and left and not self._is_closed
+
+    def _reuse(self, member: _Member) -> None:
+        """Have a worker wait, as it did before its session."""
+        waiting = self._new_supervisor()
+        waiting.adopt(member.supervisor)
+        member.supervisor = waiting
+        self._watch(member)
+        if self._is_closed:
+            waiting.kill(CLOSED)
+        elif member in self._in_use:
+            self._in_use.remove(member)
+            self._make_idle(member, self._idle.append)
+            self._serve()
+
     # -- ending ------------------------------------------------------------------------------
 
     def _watch(self, member: _Member) -> None:
         """Be told of its end, also if that was before. Its process does not keep the pool alive."""
-        pool = weakref.ref(self)
+        pool, supervisor = weakref.ref(self), member.supervisor
 
         def ended() -> None:
-            if (it := pool()) is not None:
+            if (it := pool()) is not None and member.supervisor is supervisor:
                 it._ended(member)
 
-        member.supervisor.when_ended(ended)
+        supervisor.when_ended(ended)
 
     def _ended(self, member: _Member) -> None:
         """A process has ended; another may take its place."""
@@ -451,7 +463,7 @@ class WorkerPool:
         if self._starts:
             await asyncio.wait(self._starts)
         for member in tuple(self._idle):
-            member.supervisor.kill("its pool was closed")
+            member.supervisor.kill(CLOSED)
         while self._idle or self._in_use:
             self._all_ended.clear()
             await self._all_ended.wait()
@@ -527,6 +539,7 @@ class PooledSession(WorkerSession):
             raise TypeError(f"{', '.join(taken)}: an option of the pool, not of its sessions")
         super().__init__(name, **options)
         self._lives.source = partial(_begin_within, pool, limits)
+        self._lives.sink = pool.take_back
         pool.enroll(self)
 
 
@@ -542,11 +555,14 @@ async def _begin_within(
     return await pool.begin(new, lambda: {**opening(), "limits": given}, timeout)
 
 
-def _check_sizes(min_idle: int, max_size: int, max_waiting: int | None) -> None:
+def _check_sizes(
+    min_idle: int, max_size: int, max_waiting: int | None, max_uses: int | None
+) -> None:
     for name, value, least in (
         ("min_idle", min_idle, 0),
         ("max_size", max_size, 1),
         ("max_waiting", 0 if max_waiting is None else max_waiting, 0),
+        ("max_uses", 1 if max_uses is None else max_uses, 1),
     ):
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name} is a whole number, not {value!r}")

@@ -1,4 +1,4 @@
-"""What a worker does for its host. Owns one session, and the answer to each request.
+"""What a worker does for its host. Owns the session that there is, and the answer to each request.
 
 Requests that take no time are done at once, in the order in which they come, and cells until they
 wait; the rest of a cell, and waiting for coroutines, are tasks. A cell's outcome is sent by the
@@ -19,15 +19,14 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import astuple
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from isthmus.call_run import Call
 from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
 from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
-from isthmus.executor import AsyncExecutor
+from isthmus.holders import Canary
 from isthmus.jobs import Job, current_job
 from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
@@ -47,75 +46,10 @@ from isthmus.worker.prompt_start import begin_now
 from isthmus.worker.remote_capability import RemoteCapability
 from isthmus.worker.reserve import Reserve
 from isthmus.worker.usage import own_usage
+from isthmus.worker.worker_session import WorkerExecutor, WorkerSideSession
 
-
-class WorkerExecutor(AsyncExecutor):
-    """Runs cells, and tells of each where its code begins and ends, in its own thread."""
-
-    service: Service
-
-    def run_cell(self, message: requests.RunCell) -> Coroutine[Any, Any, CellRun]:
-        """Run source to its outcome, which is in the run until it was sent."""
-        return self._run(
-            message.source,
-            message.context,
-            message.timeout,
-            concurrent=message.concurrent,
-            atomic=message.atomic,
-            filename=message.filename,
-            title=message.title,
-            number=message.cell,
-        )
-
-    def call_function(
-        self, message: requests.CallFunction, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, CellRun]:
-        """Call a function, in the same way."""
-        return self._run_call(
-            Call(message.name, args, kwargs),
-            message.context,
-            message.timeout,
-            concurrent=message.concurrent,
-            atomic=message.atomic,
-            title=message.title,
-            number=message.cell,
-        )
-
-    def _observe(self, run: CellRun, title: str) -> None:
-        super()._observe(run, title)
-        if not self.service.tells_all and self.late_output == "origin":
-            run.told = self.service.announces(run.number)
-
-    def cell_started(self, run: CellRun) -> None:
-        """Tell the host, if it wants to know."""
-        super().cell_started(run)
-        self.service.cell_started(run.number)
-
-    def cell_ended(self, run: CellRun) -> None:
-        """Send the outcome, unless cells nested in this one still run: then it waits for them.
-
-        A cell that was given up has been told of.
-        """
-        if isinstance(run.error, MemoryError):
-            self.service.reserve.spend()
-        elif self.service.reserve.kept is None:
-            self.service.reserve.renew()
-        super().cell_ended(run)
-        if not run.abandoned and not run.children:
-            self.service.send_outcome(run)
-
-    def _emit_finished(self, run: CellRun) -> None:
-        """Make no event of the outcome where nobody wants it: it asks the value for its repr."""
-        if self.service.tells_all:
-            super()._emit_finished(run)
-        elif run.is_first_to_tell():
-            run.finish_output()
-
-
-class WorkerSideSession(Session):
-    """The session that lives here."""
-
-    _executor_type: ClassVar[type[AsyncExecutor]] = WorkerExecutor
+if TYPE_CHECKING:
+    from isthmus.worker.vacancy import Vacancy
 
 
 class Service:
@@ -144,6 +78,7 @@ class Service:
         self._freed_from: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
+        self._vacancy: Vacancy | None = None
         self.reserve = Reserve()
         self.tells_all = False
         self.done = self._loop.create_future()
@@ -198,7 +133,7 @@ class Service:
         Called in a signal's handler, in the middle of a cell. Otherwise it keeps its place: the
         cell that is meant comes before. So does what closes the session; the cell is to let it.
         """
-        if isinstance(message, requests.Close):
+        if isinstance(message, requests.Close | requests.Vacate):
             self._free_loop()
         is_stop = isinstance(message, requests.Interrupt | callbacks.Cancel)
         return is_stop and self._stop_now(message)
@@ -283,7 +218,7 @@ class Service:
             self._fail(message.id, error)
             return
         self._reply(answer, buffers)
-        if isinstance(message, requests.Close):
+        if isinstance(answer, replies.Ended) and not isinstance(message, requests.Reset):
             self._finished()
 
     def _reply(self, answer: Any, buffers: list[Buffer]) -> None:
@@ -317,6 +252,10 @@ class Service:
         features = self._link.adopt(hello.features)
         python = ".".join(map(str, sys.version_info[:3]))
         self._link.send(handshake.Welcome(version, features, python=python, pid=os.getpid()))
+        if hello.reuse:
+            from isthmus.worker.vacancy import Vacancy  # most workers have one session
+
+            self._vacancy = Vacancy(self._link, self._capture, self._calls)
 
     def _open(self, message: requests.Open, _: Any, __: Any) -> Any:
         self.tells_all = message.events
@@ -339,7 +278,7 @@ class Service:
             hooks=message.hooks,
         )
         self._session, self._opened, self._transport = session, message, transport
-        self._executor.service = self
+        self._executor.teller = self
         if message.program is not None:
             _be_program(message.program, session.namespace, message.file)
         for description in message.capabilities:
@@ -353,6 +292,25 @@ class Service:
         if self._session is None:
             return replies.Ended(message.id), []
         return _ended(message.id, await self._session.close(message.timeout)), []
+
+    async def _vacate(self, message: requests.Vacate) -> tuple[Any, list[Buffer]]:
+        report = await self.session.close(message.timeout)
+        unfit = ", ".join(report.left) or await self._leave_session(report.canary, message.timeout)
+        if unfit:
+            return _ended(message.id, report, unfit), []
+        return replies.Vacated(message.id), []
+
+    async def _leave_session(self, canary: Canary | None, timeout: float) -> str:
+        """Hold nothing of the session, which has ended; what is in the way of another."""
+        if others := {*self._tasks.values()} - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=timeout)  # whose answers are on their way
+        self._executor.flush_output()
+        name, self._opened = self._opened.name, requests.Open(0)
+        self._session = self._transport = self._link.slate = None
+        self.tells_all = False
+        self._freed_from.clear()
+        assert self._vacancy is not None
+        return await self._vacancy.restore(name, canary, timeout)
 
     def _ping(self, message: requests.Ping, _: Any, __: Any) -> None:
         """Answer when the loop has gone round once more: cells may be about to begin."""
@@ -556,17 +514,10 @@ def _be_program(program: MainProgram, namespace: dict[str, Any], file: str | Non
         namespace.pop("__file__", None)
 
 
-def _ended(request: int, report: CloseReport) -> replies.Ended:
-    """The answer that says what would not end."""
-    return replies.Ended(
-        request,
-        cells=report.cells,
-        tasks=report.tasks,
-        thread=report.thread,
-        threads=report.threads,
-        coroutines=report.coroutines,
-        async_generators=report.async_generators,
-    )
+def _ended(request: int, report: CloseReport, unfit: str = "") -> replies.Ended:
+    """The answer that says what would not end, and what keeps the worker from going on."""
+    names = set(replies.Ended.__struct_fields__) - {"id", "unfit"}
+    return replies.Ended(request, unfit=unfit, **{it: getattr(report, it) for it in names})
 
 
 def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
@@ -577,6 +528,7 @@ def _taking_time(method: Callable[[Service, Any], Any]) -> Callable[..., Any]:
 _REQUESTS: dict[type[Any], Callable[..., Any]] = {
     requests.Open: Service._open,
     requests.Reset: _taking_time(Service._reset),
+    requests.Vacate: _taking_time(Service._vacate),
     requests.Close: _taking_time(Service._close),
     requests.Ping: Service._ping,
     requests.RunCell: Service._run_cell,

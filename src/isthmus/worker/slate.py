@@ -1,17 +1,20 @@
 """Text that a worker holds back, where its host can read it. Owns the memory that both share.
 
 Lines that come fast are gathered and sent together. Code that holds the interpreter may follow, and
-for as long as it does nothing is sent; and a worker may die. So what is held back is written on a
-*slate*, line by line, for less than a call of the system: the host looks at it when it has had no
-message for a while, and when the worker has died. Before the text is sent the slate is wiped, so
-that what is read there is on its way, and no message has it yet.
+for as long as it does nothing is sent; and a worker may die. So they are gathered on a *slate*: the
+host looks at it when it has had no message for a while, and when the worker has died. Before the
+text is sent the slate is wiped, so that what is read there is on its way, and in no message yet.
+
+A line costs one call of a function in C, the *pen*, which knows its place on the slate, and refuses
+what does not fit. It is taken away by moving it to the end. A thread may be about to use it just
+then: so the slate is for the next cell only when nobody has the pen any more.
 
 Refuses to know: when text is held back, messages.
 
     8 bytes   how often it was wiped: one less than the host has heard that something is held back,
               or else what was there before is still on its way
     4 bytes   the number of the cell
-    the rest  its text in UTF-8, whole lines, up to the first zero
+    the rest  its text in UTF-8, up to the first byte of 255, which is never in UTF-8
 """
 
 from __future__ import annotations
@@ -21,19 +24,24 @@ import mmap
 import os
 import struct
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
 from isthmus.events import Output
 from isthmus.live_output import WINDOW_SECONDS
 
-BYTES = 1 << 17
-"""The slate's size: more than is ever gathered (1,024 pieces of less than 64 characters, or so)."""
+BYTES = (1 << 16) - 512
+"""The slate's size, and so what is gathered at most: a message of it can be read by one call."""
 
 _FOLDER = "/dev/shm"
 
 _HEAD = struct.Struct("<QI")
-_BLANK = bytes(BYTES)
+_NOTHING = b"\xff"
+_BLANK = _NOTHING * BYTES
+
+Pen = Callable[[bytes], int]
+"""Writes bytes where the last ones end, all or none; ValueError where it cannot any more."""
 
 
 class Slate:
@@ -41,7 +49,7 @@ class Slate:
 
     Arguments:
         path: Where the host has made it.
-        begin: Called when lines of a cell are the first on it, with the cell's number.
+        begin: Called when a cell has the slate, with the cell's number.
 
     Raises:
         OSError: It is not there.
@@ -59,42 +67,44 @@ class Slate:
         self._lock = threading.Lock()
         self._wiped = 0
         self._cell = 0
-        self._end = _HEAD.size
+        self._pen: Callable[[], Pen | None] = _gone
 
-    def write(self, cell: int, text: str) -> bool:
-        """Put down whole lines of a cell; false where they cannot be, and have to be sent."""
-        try:
-            data = text.encode()
-        except UnicodeEncodeError:  # a lone surrogate
-            return False
+    def claim(self, cell: int, size: int) -> Pen | None:
+        """The pen, for a cell that begins with so many bytes; None where it cannot have it."""
         with self._lock:
-            end = self._end + len(data)
-            if end >= BYTES or b"\0" in data:  # a zero has to follow
-                return False
-            if self._cell != cell:
-                if self._cell:
-                    return False
-                self._cell = cell
-                _HEAD.pack_into(self._memory, 0, self._wiped, cell)
-                self._begin(cell)
-            self._memory[self._end : end] = data
-            self._end = end
-        return True
+            if self._cell or self._pen() is not None or size > BYTES - _HEAD.size:
+                return None
+            self._cell = cell
+            _HEAD.pack_into(self._memory, 0, self._wiped, cell)
+            self._memory.seek(_HEAD.size)
+            self._begin(cell)
+            pen = self._memory.write
+            self._pen = weakref.ref(pen)
+        return pen
 
-    def wipe(self, cell: int) -> None:
-        """What is on it of *cell* is about to be sent."""
+    def wipe(self, cell: int) -> str:
+        """Take the pen away from a cell; what it has written, which is about to be sent."""
         with self._lock:
             if self._cell != cell:
-                return
+                return ""
+            memory = self._memory
+            memory.seek(0, os.SEEK_END)
+            text = memory[_HEAD.size :].partition(_NOTHING)[0]
             self._wiped += 1
-            self._cell, end, self._end = 0, self._end, _HEAD.size
-            _HEAD.pack_into(self._memory, 0, self._wiped, 0)
-            self._memory[_HEAD.size : end] = _BLANK[: end - _HEAD.size]
+            self._cell = 0
+            _HEAD.pack_into(memory, 0, self._wiped, 0)
+            memory[_HEAD.size : _HEAD.size + len(text)] = _BLANK[: len(text)]
+        return text.decode()
 
     def leave(self) -> None:
         """This is a child process of the worker now: the slate is the parent's."""
         self._lock = threading.Lock()
+        self._memory.seek(0, os.SEEK_END)
         self._cell = -1
+
+
+def _gone() -> None:
+    """Stand for a reference to a pen that was never there."""
 
 
 class HostSlate:
@@ -126,6 +136,7 @@ class HostSlate:
             try:
                 os.ftruncate(descriptor, BYTES)
                 self._memory = mmap.mmap(descriptor, BYTES)
+                self._memory[:] = bytes(_HEAD.size) + _BLANK[_HEAD.size :]
             finally:
                 os.close(descriptor)
         return self._path
@@ -153,34 +164,36 @@ class HostSlate:
         if self._read_on():
             self._look_soon()
 
-    def _read_on(self) -> bool:
-        """Tell of what was not read before; whether something is held back."""
+    def _read_on(self, *, is_last: bool = False) -> bool:
+        """Tell of whole lines that were not read before; whether something is held back."""
         cell, text = self._read()
         if not cell:
             return False
-        fresh = text.removeprefix(self._early.get(cell, ""))
-        self._early[cell] = text
+        if not is_last:
+            text = text[: text.rfind(b"\n") + 1]
+        lines = text.decode("utf-8", "replace")
+        fresh = lines.removeprefix(self._early.get(cell, ""))
+        self._early[cell] = lines
         if fresh:
             self._tell(Output(self._session, cell, "stdout", fresh))
         return True
 
-    def _read(self) -> tuple[int, str]:
-        """A cell, and whole lines of it; 0 where there are none, or they are being sent.
+    def _read(self) -> tuple[int, bytes]:
+        """A cell, and its text; 0 where there is none, or it is being sent.
 
         What a worker has put there is not trusted: it is text, whatever it is.
         """
         memory = self._memory
         if memory is None:
-            return 0, ""
+            return 0, b""
         head = memory[: _HEAD.size]
-        end = memory.find(b"\0", _HEAD.size)
-        text = memory[_HEAD.size : end]
+        text = memory[_HEAD.size :].partition(_NOTHING)[0]
         if memory[: _HEAD.size] != head:  # it was wiped meanwhile
-            return 0, ""
+            return 0, b""
         wiped, cell = _HEAD.unpack(head)
         if wiped + 1 != self._begun:  # what was on it before is still on its way
-            return 0, ""
-        return cell, text[: text.rfind(b"\n") + 1].decode("utf-8", "replace")
+            return 0, b""
+        return cell, text
 
     def pass_on(self, output: Output) -> None:
         """Tell of what was sent, but for what was read here before."""
@@ -197,7 +210,7 @@ class HostSlate:
 
     def end(self) -> None:
         """The worker has died: tell of the last it has written, and let go of the memory."""
-        self._read_on()
+        self._read_on(is_last=True)
         self.unlink()
         if self._timer is not None:
             self._timer.cancel()

@@ -130,14 +130,15 @@ class Supervisor:
                 await asyncio.wait({self._ended})
 
     def adopt(self, waiting: Supervisor) -> None:
-        """Take over the process of *waiting*, in which nothing was opened yet.
+        """Take over the process of *waiting*, in which no session is open.
 
-        What it has written until now stays there. *waiting* is not to be used any more.
+        What it has written until now stays there. For *waiting* there is no process any more.
         """
         self.death, self.reason = waiting.death, waiting.reason
         process, waiting._process = waiting._process, None
         if process is None or self.death is not None:
             return
+        process.drain()
         self._process, self._connection = process, waiting._connection
         self._process.serve(self.flight.capture, self._exited)
         self._connection.serve(self._take, self._lost)
@@ -145,6 +146,18 @@ class Supervisor:
             self._lost(waiting._fault)
         elif process.ending is not None:
             self._exited()
+        waiting._retire()
+
+    def _retire(self) -> None:
+        """Be of no use any more, as another one looks after the process."""
+        self.death = WorkerDied("its session was closed, and the worker may have another one")
+        self._calls.end(self.death)
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        self._slate.end()
+        if self._standstill is not None:
+            self._standstill.close()
 
     def when_ended(self, function: Callable[[], object]) -> None:
         """Have *function* called once the process has ended."""
@@ -162,7 +175,7 @@ class Supervisor:
         with ExitStack() as undo:
             ours, theirs = map(undo.enter_context, socket.socketpair())
             self._process = WorkerProcess(self._launch, theirs, self.flight.capture, self._exited)
-            self._connection.greet(ours, SOFTWARE)
+            self._connection.greet(ours, SOFTWARE, reuse=self._launch.reuse)
             await self._loop.create_unix_connection(lambda: self._connection, sock=ours)
             undo.pop_all()
             theirs.close()
@@ -306,19 +319,42 @@ class Supervisor:
 
         Cancel: the process is killed.
         """
-        ended: replies.Ended | None = None
+        ended = await self._end(requests.Close, timeout)
+        return ended if isinstance(ended, replies.Ended) else None
+
+    async def vacate(self, timeout: float) -> replies.Ended | replies.Vacated | None:
+        """Close the session, but end the process only where it is fit for no other session.
+
+        After ``Vacated`` it waits for whoever will :meth:`adopt` it. For the rest see above.
+        """
+        return await self._end(requests.Vacate, timeout)
+
+    async def _end(
+        self, kind: type[requests.Close | requests.Vacate], timeout: float
+    ) -> replies.Ended | replies.Vacated | None:
+        ended: replies.Ended | replies.Vacated | None = None
         self.is_closing = True
         try:
             if self.death is None:
-                future = self.ask(requests.Close, timeout=timeout)
-                future.add_done_callback(look_at)  # this may be cancelled, and nobody wait for it
-                await self._nudge(future, CLOSING_STEPS * timeout + self._grace)
-                if future.done() and not look_at(future):
-                    ended = future.result()
-                    await asyncio.wait({self._ended}, timeout=timeout + self._grace)
+                ended = await self._ask_to_end(kind, timeout)
+            if isinstance(ended, replies.Ended):
+                await asyncio.wait({self._ended}, timeout=timeout + self._grace)
         finally:
-            self.kill("its session was closed")
-            await asyncio.wait({self._ended})
+            if not isinstance(ended, replies.Vacated):
+                self.kill("its session was closed")
+                await asyncio.wait({self._ended})
+        return ended
+
+    async def _ask_to_end(
+        self, kind: type[requests.Close | requests.Vacate], timeout: float
+    ) -> replies.Ended | replies.Vacated | None:
+        """What the worker says of the end of its session; None where it does not."""
+        future = self.ask(kind, timeout=timeout)
+        future.add_done_callback(look_at)  # this may be cancelled, and nobody wait for it
+        await self._nudge(future, CLOSING_STEPS * timeout + self._grace)
+        if not future.done() or look_at(future):
+            return None
+        ended: replies.Ended | replies.Vacated = future.result()
         return ended
 
     async def _nudge(self, future: asyncio.Future[Any], seconds: float) -> None:
@@ -360,12 +396,10 @@ class Supervisor:
         """Say of what it died, to all who wait."""
         if self.death is not None:
             return
-        self._slate.end()
+        self._stop_watching()
         if self._process is not None:
             self._process.drain()
         death = self.death = self._cause()
-        if self._standstill is not None:
-            self._standstill.close()
         self._greet(_copied(death))
         look_at(self._greeted)
         self._connection.fail_all(lambda: _copied(death))

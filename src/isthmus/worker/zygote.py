@@ -33,6 +33,7 @@ from isthmus.worker import fork_messages
 from isthmus.worker.descriptors import receive_along
 from isthmus.worker.groups import kill_group
 from isthmus.worker.limits import WorkerLimits
+from isthmus.worker.process_state import reseed, set_environment
 from isthmus.worker.usage import peak_memory
 
 READ_BYTES = 1 << 16
@@ -275,6 +276,7 @@ def main(arguments: Sequence[str]) -> list[str] | None:
 
 def _warm_up() -> None:
     """Have made what every child would make for its first messages: decoders, above all."""
+    importlib.import_module("isthmus.worker.vacancy")
     message_decoder("worker")
     WorkerLimits.from_argument("{}")
 
@@ -306,29 +308,13 @@ def _become_worker(request: fork_messages.Fork, given: Sequence[int]) -> list[st
     main_thread = threading.main_thread()
     if main_thread.native_id != threading.get_native_id():  # Python 3.11 and 3.12 keep the server's
         main_thread._set_native_id()  # type: ignore[attr-defined]
-    _reseed()
+    reseed()
     if request.env is not None:
-        _set_environment(request.env)
+        set_environment(request.env)
     _enter(request.cwd)
     arguments = [str(connection), request.limits, *map(str, ends)]
     sys.argv[1:] = arguments
     return arguments
-
-
-def _reseed() -> None:
-    """Give the child random numbers of its own. :mod:`random` has done so; numpy does not."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-
-
-def _set_environment(env: dict[bytes, bytes]) -> None:
-    for name in set(os.environb) - set(env):
-        del os.environb[name]
-    for name, value in env.items():
-        if os.environb.get(name) != value:
-            os.environb[name] = value
-    time.tzset()
 
 
 def _enter(folder: bytes) -> None:

@@ -1,0 +1,694 @@
+"""A worker that comes back is made what it was, and given to the next session; or it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+import signal
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus import (
+    ForkServer,
+    MemoryTransport,
+    Output,
+    PooledSession,
+    RemoteRepr,
+    SessionClosedError,
+    WorkerLimits,
+    WorkerPool,
+)
+from support import cell, eventually, on_other_loops
+
+requirement = pytest.mark.requirement
+
+
+@pytest.fixture
+def one(fork_server: ForkServer) -> WorkerPool:
+    """A pool with one worker at a time, which is reset."""
+    return WorkerPool(min_idle=0, max_size=1, on_return="reset", fork_server=fork_server)
+
+
+async def _use(pool: WorkerPool, *sources: str, **options: Any) -> tuple[int | None, list[Any]]:
+    """The number of the worker that a session had, and the values of its cells."""
+    async with pool.session(**options) as session:
+        return session.pid, [await session.execute(it) for it in sources]
+
+
+def _runs(pid: int | None) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+# -- what one session does, and the next does not see ----------------------------------------------
+
+TRACES: dict[str, tuple[str, str]] = {
+    "a name": ("x = 1", "'x' in globals()"),
+    "a name over a builtin": ("len = None", "len([1])"),
+    "the last values": ("41", "'_' in globals()"),
+    "a future statement": ("from __future__ import annotations", "(lambda: 1).__code__.co_flags"),
+    "a builtin": (
+        "import builtins; builtins.more = 1; builtins.sum = max; del builtins.abs",
+        "import builtins; hasattr(builtins, 'more'), sum([1, 2]), abs(-1)",
+    ),
+    "a folder of modules": ("import sys; sys.path.insert(0, '/x')", "import sys; list(sys.path)"),
+    "another list of them": ("import sys; sys.path = ['/x']", "import sys; list(sys.path)"),
+    "arguments": ("import sys; sys.argv.append('x')", "import sys; list(sys.argv)"),
+    "an attribute of sys": (
+        "import sys; sys.more = 1; sys.dont_write_bytecode = True",
+        "import sys; hasattr(sys, 'more'), sys.dont_write_bytecode",
+    ),
+    "the working directory": ("import os; os.chdir('/')", "import os; os.getcwd()"),
+    "the environment": (
+        "import os; os.environ['ISTHMUS_X'] = '1'; del os.environ['PATH']",
+        "import os; dict(os.environ)",
+    ),
+    "another environment": ("import os; os.environ = {}", "import os; dict(os.environ)"),
+    "the mask of new files": (
+        "import os; os.umask(0o057)",
+        "import os; mask = os.umask(0); os.umask(mask); mask",
+    ),
+    "a handler of a signal": (
+        "import signal; signal.signal(signal.SIGUSR1, signal.SIG_IGN)",
+        "import signal; signal.getsignal(signal.SIGUSR1)",
+    ),
+    "a handler of ours": (
+        "import signal; signal.signal(signal.SIGURG, signal.SIG_IGN)",
+        "import signal; callable(signal.getsignal(signal.SIGURG))",
+    ),
+    "a blocked signal": (
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})",
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, ())",
+    ),
+    "an alarm": (
+        "import signal; signal.setitimer(signal.ITIMER_REAL, 3600)",
+        "import signal; signal.getitimer(signal.ITIMER_REAL)",
+    ),
+    "a stream": (
+        "import sys, io; sys.stdout = sys.__stdout__ = io.StringIO()",
+        "import sys; type(sys.__stdout__).__name__, sys.stdout.fileno()",
+    ),
+    "hooks": (
+        "import sys, threading; sys.excepthook = sys.displayhook = threading.excepthook = print",
+        "import sys, threading; print in (sys.excepthook, sys.displayhook, threading.excepthook)",
+    ),
+    "limits of the interpreter": (
+        "import sys; sys.setrecursionlimit(555); sys.setswitchinterval(0.1)",
+        "import sys; sys.getrecursionlimit(), sys.getswitchinterval()",
+    ),
+    "the collector": (
+        "import gc; gc.disable(); gc.set_threshold(1); gc.callbacks.append(print)",
+        "import gc; gc.isenabled(), gc.get_threshold(), print in gc.callbacks",
+    ),
+    "tracing": (
+        "import threading; threading.settrace(print); threading.setprofile(print)",
+        "import threading; threading.gettrace(), threading.getprofile()",
+    ),
+    "filters of warnings": (
+        "import warnings; warnings.simplefilter('error'); warnings.showwarning = print",
+        "import warnings; list(warnings.filters), warnings.showwarning is print",
+    ),
+    "logging": (
+        "import logging; logging.basicConfig(level=5); logging.disable(50)",
+        "from logging import root; len(root.handlers), root.level, root.manager.disable",
+    ),
+    "a timeout of sockets": (
+        "import socket; socket.setdefaulttimeout(3)",
+        "import socket; socket.getdefaulttimeout()",
+    ),
+    "the locale": (
+        "import locale; locale.setlocale(locale.LC_ALL, 'C')",
+        "import locale; locale.setlocale(locale.LC_ALL)",
+    ),
+    "a context variable": (
+        "import decimal; decimal.getcontext().prec = 3",
+        "import decimal; decimal.getcontext().prec",
+    ),
+    "a context variable of a thread": (
+        "await asyncio.to_thread(lambda: __import__('decimal').getcontext().prec)",
+        "import threading; threading.active_count()",
+    ),
+    "a task": (
+        "left = asyncio.create_task(asyncio.sleep(3600), name='left')",
+        "'left' in [it.get_name() for it in asyncio.all_tasks()]",
+    ),
+    "a coroutine": ("left = asyncio.sleep(3600)", "len(asyncio.all_tasks())"),
+    "settings of the loop": (
+        cell("""
+            loop = asyncio.get_running_loop()
+            loop.set_debug(True)
+            loop.set_exception_handler(print)
+            loop.set_task_factory(None)
+        """),
+        cell("""
+            loop = asyncio.get_running_loop()
+            loop.get_debug(), loop.get_exception_handler() is print, loop.get_task_factory() is None
+        """),
+    ),
+    "modules": (
+        "import sys, json; del sys.modules['json']; sys.modules['os'] = json",
+        "import sys; sys.modules['os'].getcwd(), 'json' in sys.modules",
+    ),
+    "the main module": (
+        "import sys; sys.modules['__main__'] = asyncio",
+        "import sys; vars(sys.modules['__main__']) is globals()",
+    ),
+    "a weak reference to an object": (
+        "class Thing: pass\nimport weakref, enum; thing = Thing(); enum.ref = weakref.ref(thing)",
+        "import enum; getattr(enum, 'ref', lambda: None)()",
+    ),
+}
+"""What a session does, and what the next one looks at."""
+
+
+@requirement("7.7-reset")
+async def test_nothing_of_one_session_is_seen_by_the_next(one: WorkerPool) -> None:
+    async with one as pool:
+        before = {name: await _use(pool, look) for name, (_, look) in TRACES.items()}
+        for name, (act, look) in TRACES.items():
+            await _use(pool, act)
+            assert (name, await _use(pool, look)) == (name, before[name]), pool.stats().last_unfit
+        stats = pool.stats()
+        assert (stats.served, stats.reused) == (3 * len(TRACES), 3 * len(TRACES) - 1)
+        assert (stats.started, stats.unfit, stats.died, stats.in_use) == (1, 0, 0, 0)
+
+
+@requirement("7.7-reset")
+async def test_modules_stay_imported_but_not_those_from_folders_of_one_session(
+    one: WorkerPool, tmp_path: Path
+) -> None:
+    (tmp_path / "helpers.py").write_text("mine = True")
+    look = "import sys; [it in sys.modules for it in ('plistlib', 'helpers', 'made_by_hand')]"
+    async with one as pool:
+        pid, (before, _, after) = await _use(
+            pool,
+            look,
+            f"sys.path.append({str(tmp_path)!r}); import plistlib, helpers, types; "
+            "sys.modules['made_by_hand'] = types.ModuleType('made_by_hand')",
+            look,
+        )
+        assert (before, after) == ([False] * 3, [True] * 3)
+        assert await _use(pool, look) == (pid, [[True, False, True]])
+
+
+@requirement("7.7-reset")
+async def test_random_numbers_are_no_continuation_of_others(one: WorkerPool) -> None:
+    ask = "import random; random.random()"
+    async with one as pool:
+        _, (_, foreseen) = await _use(pool, "import random; random.seed(1)", ask)
+        await _use(pool, "import random; random.seed(1)")
+        _, (found,) = await _use(pool, ask)
+        assert found != foreseen
+
+
+@requirement("7.7-reset")
+async def test_each_session_has_its_own_options(one: WorkerPool) -> None:
+    async def tool() -> str:
+        return "from the host"
+
+    theirs, ours = MemoryTransport(), MemoryTransport()
+    ask = "try: found = input()\nexcept Exception as error: found = type(error).__name__\nfound"
+    async with one as pool:
+        options: dict[str, Any] = {"capabilities": [tool], "input": lambda: "typed", "timeout": 5}
+        async with pool.session("theirs", transport=theirs, trusted=False, **options) as session:
+            assert await session.execute("await tool()") == "from the host"
+            assert await session.execute(ask) == "typed"
+            assert isinstance(await session.execute("1j.conjugate, object()"), RemoteRepr)
+            pid = session.pid
+        count = len(theirs.events)
+        async with pool.session("ours", transport=ours, context="thread", history=False) as session:
+            assert session.pid == pid, pool.stats()
+            assert await session.execute("'tool' in dir(__builtins__)") is False
+            assert await session.execute(ask) == "NoInputError"
+            assert isinstance(await session.execute("import pathlib; pathlib.Path('x')"), Path)
+            assert await session.execute("import threading; threading.current_thread().name") != (
+                "MainThread"
+            )
+            assert await session.execute("print('mine'); '_' in globals()") is False
+        assert {it.session for it in ours.events} == {"ours"}
+        assert len(theirs.events) == count
+        async with pool.session() as session:
+            assert session.pid == pid, pool.stats()
+            result = await session.run("while True: pass", timeout=0.05)
+            assert result.status == "timeout"
+            assert (await session.run("import time; time.sleep(60)", timeout=0.05)).stopped
+            assert session.pid == pid, pool.stats()
+
+
+# -- what is late ----------------------------------------------------------------------------------
+
+
+@requirement("7.7-reset")
+async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerPool) -> None:
+    """By tasks that end with it, by C, in half characters, and by finalizers when it is gone."""
+    first, second = MemoryTransport(), MemoryTransport()
+    source = cell("""
+        import ctypes, os
+
+        async def last_words():
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                for number in range(40):
+                    print("task", number)
+
+        class Last:
+            def __del__(self, write=os.write, print=print):
+                write(2, b"finalizer")
+
+        task, last = asyncio.create_task(last_words()), Last()
+        await asyncio.sleep(0)
+        ctypes.CDLL(None).printf(b"from C")
+        os.write(1, "é".encode()[:1])
+    """)
+    async with one as pool:
+        async with pool.session(transport=first) as session:
+            await session.execute(source)
+            pid = session.pid
+        told = _text(first)
+        assert "task 39" in told
+        assert "from C" in told
+        assert "finalizer" in told, pool.stats()
+        count = len(first.events)
+        async with pool.session(transport=second) as session:
+            assert session.pid == pid, pool.stats()
+            await session.execute(f"import os; os.write(1, {'é'.encode()[1:]!r})")
+            await session.execute("print('second')")
+        assert len(first.events) == count
+        assert _text(second) == "\N{REPLACEMENT CHARACTER}second\n"
+
+
+def _text(transport: MemoryTransport) -> str:
+    return "".join(it.text for it in transport.of_type(Output))
+
+
+@requirement("7.7-reset")
+async def test_what_is_under_way_is_answered_before_the_next_session(one: WorkerPool) -> None:
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            await asyncio.sleep(0.02)  # its answer comes when its caller has long gone
+            raise
+
+    async with one as pool:
+        session = await pool.acquire(capabilities=[slow])
+        pid = session.pid
+        await session.execute("x = 1; left = asyncio.create_task(asyncio.sleep(3600))")
+        asked = [
+            asyncio.ensure_future(it)
+            for it in (
+                session.run("await slow()"),
+                session.run("while True: pass"),
+                session.run("1", context="thread"),
+                session.await_pending_coroutines(),
+                session.get("x"),
+                session.ledger(),
+                session.call("print"),
+            )
+        ]
+        await begun.wait()
+        assert (await session.close()).clean
+        assert cancelled.is_set()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert found[0].status in ("cancelled", "interrupted")
+        assert await _use(pool, "'x' in globals()") == (pid, [False])
+
+
+@requirement("7.7-reset")
+async def test_a_function_of_the_host_that_does_not_end_is_not_waited_for_too_long(
+    one: WorkerPool,
+) -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> str:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await over.wait()
+        await over.wait()
+        return "nobody hears this"
+
+    async with one as pool:
+        session = await pool.acquire(capabilities=[stubborn])
+        pid = session.pid
+        running = asyncio.ensure_future(session.run("await stubborn()"))
+        await begun.wait()
+        await session.close(timeout=0.1)
+        await running
+        assert "CallCapability" in pool.stats().last_unfit
+        other, found = await _use(pool, "1")
+        over.set()
+        assert (other != pid, found) == (True, [1])
+
+
+@requirement("7.7-reset")
+async def test_a_session_that_was_given_back_is_dead_for_who_still_holds_it(
+    one: WorkerPool,
+) -> None:
+    async with one as pool:
+        old = await pool.acquire(capabilities={"tool": print})
+        pid = old.pid
+        assert (await pool.release(old)).clean
+        assert (old.closed, old.pid) == (True, None)
+        async with pool.session() as new:
+            assert new.pid == pid
+            running = asyncio.ensure_future(new.run("await asyncio.sleep(0.05); 'whole'"))
+            await asyncio.sleep(0)
+            for use in (
+                lambda: old.run("1"),
+                lambda: old.get("x"),
+                old.restart,
+                old.reset,
+                lambda: old.set("x", 1),
+                old.report,
+            ):
+                with pytest.raises(SessionClosedError, match="is closed"):
+                    await use()
+            with pytest.raises(SessionClosedError):
+                old.inject_capability("more", print)
+            old.revoke_capability("tool")
+            assert old.interrupt() is False
+            assert (await running).value == "whole"
+            assert await new.execute("'x' in globals() or 'more' in dir(__builtins__)") is False
+            assert (await old.close()).clean
+
+
+# -- what cannot be what it was --------------------------------------------------------------------
+
+
+async def rows() -> AsyncIterator[int]:
+    """A function of the host whose result stays there."""
+    for number in range(1000):
+        yield number
+
+
+UNFIT: dict[str, tuple[str, str]] = {
+    "a thread": (
+        "import threading, time; threading.Thread(target=time.sleep, args=(60,), name='t').start()",
+        "thread 't'",
+    ),
+    "a thread of nobody": (
+        "import _thread, time; _thread.start_new_thread(time.sleep, (60,))",
+        "a thread that threading does not know of",
+    ),
+    "a task": (
+        cell("""
+            async def stubborn():
+                while True:
+                    try:
+                        await asyncio.sleep(3600)
+                    except asyncio.CancelledError:
+                        pass
+            task = asyncio.create_task(stubborn(), name="stubborn")
+            await asyncio.sleep(0)
+        """),
+        "task 'stubborn'",
+    ),
+    "a child": ("import subprocess; child = subprocess.Popen(['sleep', '60'])", "child processes"),
+    "a grandchild": (
+        "import subprocess; subprocess.run('sleep 60 >/dev/null 2>&1 &', shell=True)",
+        "child processes",
+    ),
+    "a file": ("import os; os.open('/dev/null', os.O_RDONLY)", "descriptor"),
+    "another stdout": ("import os; os.dup2(0, 1)", "descriptor 1"),
+    "limits": ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (50, 60))", "limits"),
+    "a changed module": (
+        "def mine(): pass\nimport enum; enum.changed = mine",
+        "what the session has defined is held by .*module enum|function mine",
+    ),
+    "an object of a class": (
+        "class Mine:\n    def f(self): pass\nimport enum; enum.changed = Mine()",
+        "what the session has defined is held",
+    ),
+    "a timer": (
+        "asyncio.get_running_loop().call_later(3600, lambda: None)",
+        "what the session has defined is held",
+    ),
+    "a function for the end": (
+        "import atexit; atexit.register(lambda: None)",
+        "what the session has defined is held",
+    ),
+    "an object of the host": (
+        "import enum; enum.rows = rows(); await anext(enum.rows)",
+        "objects of the host are in use",
+    ),
+    "a stream that is closed": ("import sys; sys.__stdout__.close()", "it cannot be what it was"),
+}
+"""What a session leaves, and why its worker is then fit for no other one."""
+
+
+@requirement("7.7-reset")
+async def test_a_worker_that_cannot_be_what_it_was_is_replaced(one: WorkerPool) -> None:
+    async with one as pool:
+        for name, (act, why) in UNFIT.items():
+            session = await pool.acquire(capabilities=[rows])
+            pid = session.pid
+            await session.execute(act)
+            await session.close(timeout=0.1)
+            found = pool.stats().last_unfit
+            assert re.search(why, found), (name, found)
+            assert not _runs(pid), name
+        stats = pool.stats()
+        assert (stats.unfit, stats.reused, stats.died) == (len(UNFIT), 0, 0)
+
+
+@requirement("7.7-reset")
+async def test_lower_limits_are_for_one_session(one: WorkerPool) -> None:
+    ask = "import resource; resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 66"
+    async with one as pool:
+        _, found = await _use(pool, ask, limits=WorkerLimits(open_files=66))
+        assert found == [True]
+        assert "limits" in pool.stats().last_unfit
+        assert (await _use(pool, ask))[1] == [False]
+
+
+@requirement("7.7-reset")
+async def test_a_worker_has_as_many_sessions_as_it_may(fork_server: ForkServer) -> None:
+    async with WorkerPool(
+        min_idle=0, max_size=1, on_return="reset", max_uses=3, fork_server=fork_server
+    ) as pool:
+        pids = [(await _use(pool, "1"))[0] for _ in range(7)]
+        assert [pids.count(it) for it in dict.fromkeys(pids)] == [3, 3, 1]
+        stats = pool.stats()
+        assert (stats.reused, stats.unfit, stats.served) == (4, 0, 7)
+
+
+@requirement("7.7-reset")
+def test_what_becomes_of_workers_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="'replace' or 'reset', not 'wash'"):
+        WorkerPool(on_return="wash")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_uses is for workers that are reset"):
+        WorkerPool(max_uses=3)
+    with pytest.raises(ValueError, match="max_uses must be at least 1"):
+        WorkerPool(on_return="reset", max_uses=0)
+    with pytest.raises(TypeError, match="max_uses is a whole number"):
+        WorkerPool(on_return="reset", max_uses=1.5)  # type: ignore[arg-type]
+
+
+# -- the return itself -----------------------------------------------------------------------------
+
+
+class Held:
+    """A session whose return waits for a function of the host."""
+
+    def __init__(self) -> None:
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def ask(self) -> None:
+        """For a cell's last words."""
+        self.asked.set()
+        await self.answer.wait()
+
+    async def give_back(self, pool: WorkerPool) -> tuple[int | None, asyncio.Future[Any]]:
+        """The number of the worker, and the return, which has begun."""
+        session = await pool.acquire(capabilities={"ask": self.ask})
+        await session.execute(
+            cell("""
+                async def last_words():
+                    try:
+                        await asyncio.sleep(3600)
+                    finally:
+                        await ask()
+                left = asyncio.create_task(last_words())
+                await asyncio.sleep(0)
+            """)
+        )
+        pid = session.pid
+        closing = asyncio.ensure_future(session.close(timeout=10))
+        await self.asked.wait()
+        return pid, closing
+
+
+@requirement("7.7-reset")
+async def test_who_waits_gets_the_worker_that_comes_back_in_the_order_of_coming(
+    one: WorkerPool,
+) -> None:
+    held, served = Held(), list[tuple[int, int | None]]()
+
+    async def visitor(number: int) -> None:
+        async with pool.session() as session:
+            served.append((number, session.pid))
+
+    async with one as pool:
+        pid, closing = await held.give_back(pool)
+        visitors = [asyncio.ensure_future(visitor(number)) for number in range(4)]
+        await eventually(lambda: pool.stats().waiting == 4)
+        visitors[1].cancel()
+        held.answer.set()
+        assert (await closing).clean
+        await asyncio.gather(*visitors, return_exceptions=True)
+        assert served == [(0, pid), (2, pid), (3, pid)]
+        stats = pool.stats()
+        assert (stats.idle, stats.in_use, stats.started) == (1, 0, 1)
+
+
+LEAVES = cell("""
+    import os
+
+    class Last:
+        def __del__(self, leave=os._exit):
+            leave(7)
+
+    last = Last()
+""")
+"""Ends the process when the session has been closed, and is let go of."""
+
+
+@requirement("7.7-reset")
+async def test_a_worker_that_dies_on_its_way_back_is_given_to_nobody(one: WorkerPool) -> None:
+    held = Held()
+    async with one as pool:
+        pid, closing = await held.give_back(pool)
+        assert pid is not None
+        waiting = asyncio.ensure_future(_use(pool, "'left' in globals()"))
+        os.kill(pid, signal.SIGKILL)
+        await closing
+        assert "SIGKILL" in pool.stats().last_unfit
+        other, found = await waiting
+        assert (other != pid, found) == (True, [False])
+        held.answer.set()
+
+        pid, _ = await _use(pool, LEAVES)
+        assert "exit code 7" in pool.stats().last_unfit
+        assert (await _use(pool, "1"))[0] != pid
+
+
+@requirement("7.7-reset")
+async def test_a_return_that_is_cancelled_ends_the_worker(one: WorkerPool) -> None:
+    held = Held()
+    async with one as pool:
+        pid, closing = await held.give_back(pool)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert not _runs(pid)
+        held.answer.set()
+        other, found = await _use(pool, "1")
+        assert (other != pid, found) == (True, [1])
+
+
+@requirement("7.7-reset")
+async def test_a_pool_can_be_closed_while_a_worker_is_on_its_way_back(one: WorkerPool) -> None:
+    held = Held()
+    async with one as pool:
+        pid, closing = await held.give_back(pool)
+        ending = asyncio.ensure_future(pool.close())
+        await asyncio.sleep(0)
+        held.answer.set()
+        await asyncio.gather(closing, ending)
+        stats = pool.stats()
+        assert (stats.idle, stats.in_use, stats.starting) == (0, 0, 0)
+        assert not _runs(pid)
+
+
+@requirement("7.7-reset")
+async def test_a_session_that_is_restarted_leaves_its_worker_for_good(one: WorkerPool) -> None:
+    async with one as pool, pool.session() as session:
+        pid = session.pid
+        await session.execute("x = 1")
+        await session.restart()
+        assert session.pid != pid
+        assert not _runs(pid)
+        assert await session.execute("'x' in globals()") is False
+
+
+@requirement("7.7-reset")
+async def test_a_worker_that_came_back_waits_as_long_as_others(fork_server: ForkServer) -> None:
+    async with WorkerPool(
+        min_idle=0, max_idle_seconds=0.05, on_return="reset", fork_server=fork_server
+    ) as pool:
+        pid, _ = await _use(pool, "1")
+        await eventually(lambda: not pool.stats().idle and not _runs(pid))
+        assert (pool.stats().died, pool.stats().unfit) == (0, 0)
+
+
+@on_other_loops
+@requirement("7.7-reset")
+async def test_the_kind_of_the_hosts_loop_makes_no_difference(one: WorkerPool) -> None:
+    async with one as pool:
+        found = [await _use(pool, "x = 1", "print(x)") for _ in range(4)]
+        assert len({pid for pid, _ in found}) == 1
+
+
+SESSIONS, WARM = 200, 50
+
+CENSUS = cell("""
+    import gc, os, threading
+    gc.collect()
+    pages = int(open("/proc/self/statm").read().split()[1])
+    len(gc.get_objects()), pages, len(os.listdir("/proc/self/fd")), threading.active_count()
+""")
+
+
+@requirement("7.7-reset")
+async def test_hundreds_of_sessions_over_one_worker_leave_nothing(one: WorkerPool) -> None:
+    """Neither there nor here: objects, memory, descriptors, threads."""
+
+    async def tool(value: object) -> object:
+        return value
+
+    source = cell("""
+        class Thing: pass
+        things = [Thing() for _ in range(1000)]
+        left = asyncio.create_task(asyncio.sleep(3600))
+        print((await tool(bytes(50_000)))[:1], await asyncio.to_thread(len, things))
+    """)
+
+    async def visit() -> weakref.ref[PooledSession]:
+        session = await pool.acquire(capabilities=[tool], transport=MemoryTransport())
+        async with session:
+            await session.execute(source)
+            await session.execute("y = 1", context="thread")
+            return weakref.ref(session)
+
+    async with one as pool:
+        for _ in range(WARM):
+            await visit()
+        pid, ((objects, pages, *others),) = await _use(pool, CENSUS)
+        here = _objects_here()
+        visits = [await visit() for _ in range(SESSIONS - WARM)]
+        after, ((objects_after, pages_after, *others_after),) = await _use(pool, CENSUS)
+        assert (after, others_after) == (pid, others), pool.stats()
+        assert objects_after - objects < SESSIONS - WARM
+        assert (pages_after - pages) * os.sysconf("SC_PAGE_SIZE") < 4 << 20
+        assert _objects_here() == here
+        assert [it() for it in visits] == [None] * len(visits)
+        assert pool.stats().started == 1
+
+
+def _objects_here() -> Counter[str]:
+    """Objects of this package, by the names of their classes."""
+    gc.collect()
+    kinds = (type(it) for it in gc.get_objects())
+    return Counter(it.__qualname__ for it in kinds if str(it.__module__).startswith("isthmus"))
