@@ -31,13 +31,18 @@ START_ROUNDS = 7
 
 
 async def pool(rounds: int) -> list[Figure]:
-    """Checkout from a warm pool, a forked worker, and the memory of one that waits."""
+    """Checkout from a warm pool and return, a forked worker, and the memory of one that waits."""
     with ForkServer() as server:
-        async with WorkerPool(min_idle=1, fork_server=server) as workers:
+        async with (
+            WorkerPool(min_idle=1, fork_server=server) as workers,
+            WorkerPool(min_idle=1, max_size=1, on_return="reset", fork_server=server) as kept,
+        ):
             samples = await interleaved(
                 {
                     "floor": _forked_floor,
                     "checkout": lambda: _checkout(workers),
+                    "replaced": lambda: _cycle(workers),
+                    "reset": lambda: _cycle(kept),
                     "forked": lambda: _first_result(WorkerSession(fork_server=server)),
                 },
                 rounds,
@@ -46,6 +51,8 @@ async def pool(rounds: int) -> list[Figure]:
     floor = "os.fork, ping-pong"
     return [
         _figure("warm pool: checkout to first result", "checkout", OF_FORK, samples, floor),
+        _figure("pool: checkout, a cell, return with reset", "reset", OF_FORK, samples, floor),
+        _figure("pool: the same with replacement", "replaced", None, samples, floor),
         _figure("forked worker: start to first result", "forked", None, samples, floor),
         Figure(
             f"idle worker of a pool, {IDLE} of them", memory, ALLOWED_MB,
@@ -83,9 +90,22 @@ async def _forked_floor() -> float:
 
 async def _checkout(workers: WorkerPool) -> float:
     """Seconds from asking for a worker that waits to the result of its first cell."""
-    await _until(lambda: workers.stats().idle and not workers.stats().in_use)
-    await asyncio.sleep(0.02)  # its process goes to sleep
+    await _warm(workers)
     return await _first_result(workers.session())
+
+
+async def _cycle(workers: WorkerPool) -> float:
+    """The same, until the worker has been given back."""
+    await _warm(workers)
+    start = time.perf_counter()
+    await _first_result(workers.session())
+    return time.perf_counter() - start
+
+
+async def _warm(workers: WorkerPool) -> None:
+    """Wait until a worker waits, and its process sleeps."""
+    await _until(lambda: workers.stats().idle and not workers.stats().in_use)
+    await asyncio.sleep(0.02)
 
 
 async def _first_result(session: WorkerSession) -> float:

@@ -41,6 +41,7 @@ ALSO = (
     "test_loop_calls.py",
     "test_names.py",
     "test_portal.py",
+    "test_printing.py",
     "test_queue_transport.py",
     "test_run_scope.py",
     "test_runners.py",
@@ -128,6 +129,7 @@ HERE_ONLY_FILES: dict[Reason, tuple[str, ...]] = {
 HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
     INSIDES: {
         "test_capabilities.py": ("test_a_kept_reference_is_refused_after_revocation",),
+        "test_printing.py": ("test_a_function_of_a_cell_that_the_host_calls_prints_for_the_host",),
         "test_names.py": (
             "test_the_register_of_async_functions_follows",
             "test_the_view_can_be_read_after_close",
@@ -244,6 +246,7 @@ HERE_ONLY: dict[Reason, dict[str, tuple[str, ...]]] = {
         ),
     },
     PROCESS: {
+        "test_printing.py": ("test_what_the_host_has_put_in_the_place_of_print_stays",),
         "test_failures.py": (
             "test_it_is_told_of_that_cell_when_the_collector_drops_it_in_another_session",
             "test_only_code_of_the_session_keeps_track_of_origins",

@@ -13,7 +13,6 @@ import json
 import linecache
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -421,18 +421,19 @@ def _descriptors() -> dict[str, str]:
 def _children(process: str = "self") -> set[str]:
     """The children of *process*, and theirs: workers are those of the process that forks them."""
     found: set[str] = set()
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            found.update(path.read_text().split())
-        except OSError:  # the thread has ended, or the kernel does not tell
-            continue
+    tasks = f"/proc/{process}/task"
+    with suppress(OSError):  # it has ended, or the kernel does not tell
+        for thread in os.listdir(tasks):
+            with suppress(OSError), open(f"{tasks}/{thread}/children") as file:
+                found.update(file.read().split())
     return found.union(*map(_children, found))
 
 
 def _shared_memory() -> set[str]:
     """What we have put into the memory that processes share."""
     names = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    mapped = re.findall(r"/\S*isthmus\S*", Path("/proc/self/maps").read_text())
+    with open("/proc/self/maps") as file:
+        mapped = [line.split()[5] for line in file if "isthmus" in line]
     return {name for name in names if "isthmus" in name} | {
         path for path in mapped if path.startswith(("/memfd:", "/dev/shm/"))
     }

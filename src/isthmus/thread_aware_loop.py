@@ -220,16 +220,16 @@ class ThreadAwareLoop(_PlatformLoop):
 
     # -- between two users -------------------------------------------------------------------
 
-    def drop_cancelled_timers(self) -> None:
-        """Let go of timers that were cancelled. They hold the context variables of who set them.
+    def drop_timers(self) -> None:
+        """Cancel all timers, and let go of them: they hold the context variables of who set them.
 
-        Left to itself the loop keeps some until their time has come. On the loop's thread.
+        Left to itself the loop keeps cancelled ones until their time has come, or there are many.
+        On the loop's thread.
         """
-        kept = [timer for timer in self._scheduled if not timer.cancelled()]
         for timer in self._scheduled:
-            timer._scheduled = not timer.cancelled()  # type: ignore[attr-defined]
-        heapq.heapify(kept)
-        self._scheduled[:] = kept
+            timer.cancel()
+            timer._scheduled = False  # type: ignore[attr-defined]
+        self._scheduled.clear()
         self._timer_cancelled_count = 0
 
     def drop_default_executor(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from isthmus import (
+    ForkServer,
     MemoryTransport,
     Output,
     ProtocolVersionError,
@@ -131,6 +132,17 @@ async def test_cells_that_compute_or_wait_are_stopped_and_the_namespace_stays() 
                     with pytest.raises(asyncio.CancelledError):
                         await cancelled
         assert await session.execute("x") == 5
+
+
+@requirement("7.5-time")
+async def test_the_first_cell_can_be_stopped_by_a_close_that_comes_with_it(
+    context: str, fork_server: ForkServer
+) -> None:
+    """It begins after the close was read, and before anything of that was done."""
+    async with WorkerSession(fork_server=fork_server) as session:
+        running = asyncio.ensure_future(session.run("while True: pass", context=context))  # type: ignore[arg-type]
+        await asyncio.sleep(0)  # it is asked for
+    assert (await running).status == "interrupted"
 
 
 def _runs(pid: int) -> bool:

@@ -26,6 +26,7 @@ from isthmus import (
     WorkerLimits,
     WorkerPool,
 )
+from isthmus.worker.capture import Capture
 from support import cell, eventually, on_other_loops
 
 requirement = pytest.mark.requirement
@@ -41,6 +42,12 @@ async def _use(pool: WorkerPool, *sources: str, **options: Any) -> tuple[int | N
     """The number of the worker that a session had, and the values of its cells."""
     async with pool.session(**options) as session:
         return session.pid, [await session.execute(it) for it in sources]
+
+
+async def rows() -> AsyncIterator[int]:
+    """A function of the host whose result stays there."""
+    for number in range(1000):
+        yield number
 
 
 def _runs(pid: int | None) -> bool:
@@ -140,6 +147,15 @@ TRACES: dict[str, tuple[str, str]] = {
         "'left' in [it.get_name() for it in asyncio.all_tasks()]",
     ),
     "a coroutine": ("left = asyncio.sleep(3600)", "len(asyncio.all_tasks())"),
+    "timers": (
+        cell("""
+            import contextvars
+            loop = asyncio.get_running_loop()
+            loop.call_later(3600, lambda: None)
+            loop.call_later(1, print, context=contextvars.Context())
+        """),
+        "len(asyncio.get_running_loop()._scheduled)",
+    ),
     "settings of the loop": (
         cell("""
             loop = asyncio.get_running_loop()
@@ -196,6 +212,8 @@ async def test_modules_stay_imported_but_not_those_from_folders_of_one_session(
         )
         assert (before, after) == ([False] * 3, [True] * 3)
         assert await _use(pool, look) == (pid, [[True, False, True]])
+        await _use(pool, "import sys; sys.modules['plistlib'] = None; sys.modules['wave'] = None")
+        assert await _use(pool, "import plistlib, wave; plistlib.__name__") == (pid, ["plistlib"])
 
 
 @requirement("7.7-reset")
@@ -261,7 +279,7 @@ async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerP
 
         class Last:
             def __del__(self, write=os.write, print=print):
-                write(2, b"finalizer")
+                write(2, b"finalizer" * 50_000)
 
         task, last = asyncio.create_task(last_words()), Last()
         await asyncio.sleep(0)
@@ -275,7 +293,7 @@ async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerP
         told = _text(first)
         assert "task 39" in told
         assert "from C" in told
-        assert "finalizer" in told, pool.stats()
+        assert told.count("finalizer") == 50_000, pool.stats()
         count = len(first.events)
         async with pool.session(transport=second) as session:
             assert session.pid == pid, pool.stats()
@@ -287,6 +305,22 @@ async def test_what_is_written_last_is_of_the_session_that_wrote_it(one: WorkerP
 
 def _text(transport: MemoryTransport) -> str:
     return "".join(it.text for it in transport.of_type(Output))
+
+
+@requirement("7.7-reset")
+def test_half_a_character_is_not_completed_by_the_next_session() -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    capture = Capture([ours])
+    try:
+        os.write(theirs, "é".encode()[:1])
+        assert capture.take() == [("stdout", "")]
+        capture.forget()
+        os.write(theirs, "é".encode()[1:])
+        assert capture.take() == [("stdout", "\N{REPLACEMENT CHARACTER}")]
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 @requirement("7.7-reset")
@@ -324,6 +358,28 @@ async def test_what_is_under_way_is_answered_before_the_next_session(one: Worker
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert found[0].status in ("cancelled", "interrupted")
         assert await _use(pool, "'x' in globals()") == (pid, [False])
+
+
+@requirement("7.7-reset")
+async def test_what_the_host_has_handed_out_is_given_back(one: WorkerPool) -> None:
+    async with one as pool:
+        held, _ = await _use(pool, "held = rows(); await anext(held)", capabilities=[rows])
+        assert await _use(pool, "'held' in globals()") == (held, [False])
+
+
+@requirement("7.7-reset")
+async def test_a_cell_that_keeps_the_loop_does_not_keep_its_worker(one: WorkerPool) -> None:
+    begun = asyncio.Event()
+    async with one as pool:
+        for _ in range(2):
+            begun.clear()
+            async with pool.session(capabilities={"begin": begun.set}) as session:
+                pid = session.pid
+                computing = asyncio.ensure_future(session.run("begin()\nwhile True: pass"))
+                await begun.wait()
+            assert (await computing).status in ("cancelled", "interrupted")
+        assert (await _use(pool, "1"))[0] == pid, pool.stats()
+        assert pool.stats().started == 1
 
 
 @requirement("7.7-reset")
@@ -387,12 +443,6 @@ async def test_a_session_that_was_given_back_is_dead_for_who_still_holds_it(
 # -- what cannot be what it was --------------------------------------------------------------------
 
 
-async def rows() -> AsyncIterator[int]:
-    """A function of the host whose result stays there."""
-    for number in range(1000):
-        yield number
-
-
 UNFIT: dict[str, tuple[str, str]] = {
     "a thread": (
         "import threading, time; threading.Thread(target=time.sleep, args=(60,), name='t').start()",
@@ -429,10 +479,6 @@ UNFIT: dict[str, tuple[str, str]] = {
     ),
     "an object of a class": (
         "class Mine:\n    def f(self): pass\nimport enum; enum.changed = Mine()",
-        "what the session has defined is held",
-    ),
-    "a timer": (
-        "asyncio.get_running_loop().call_later(3600, lambda: None)",
         "what the session has defined is held",
     ),
     "a function for the end": (

@@ -106,7 +106,7 @@ class WorkerPool:
         preload: Modules to import before forking. See :class:`ForkServer`.
         cwd: The workers' working directory; None for the host's.
         env: Their environment; None for the host's.
-        limits: What each may use of the machine.
+        limits: What each worker may use of the machine, over all its sessions.
         fork_server: What forks them, and is not closed with the pool; None to have one of its own.
         start_timeout: Seconds that a worker may take to start.
 
@@ -402,13 +402,13 @@ class WorkerPool:
 
     def _watch(self, member: _Member) -> None:
         """Be told of its end, also if that was before. Its process does not keep the pool alive."""
-        pool, supervisor = weakref.ref(self), member.supervisor
+        pool = weakref.ref(self)
 
         def ended() -> None:
-            if (it := pool()) is not None and member.supervisor is supervisor:
+            if (it := pool()) is not None:
                 it._ended(member)
 
-        supervisor.when_ended(ended)
+        member.supervisor.when_ended(ended)
 
     def _ended(self, member: _Member) -> None:
         """A process has ended; another may take its place."""

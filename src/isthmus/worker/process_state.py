@@ -37,7 +37,7 @@ class ProcessState:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._read = [(write, read()) for read, write in (*_SETTINGS, *_settings_of(loop))]
+        self._settings = [(write, read()) for read, write in (*_SETTINGS, *_settings_of(loop))]
         self._dicts = [(it, dict(it)) for it in (vars(sys), vars(builtins))]
         lists: tuple[list[Any], ...] = (sys.path, sys.argv, logging.root.handlers)
         self._lists = [(it, list(it)) for it in lists]
@@ -54,7 +54,7 @@ class ProcessState:
             _put_back_dict(changed, kept)
         for each, items in self._lists:
             each[:] = items
-        for write, value in self._read:
+        for write, value in self._settings:
             write(value)
         self._warnings.__exit__(None, None, None)
         self._warnings = _kept_warnings()
@@ -72,9 +72,12 @@ class ProcessState:
         for name, module in self._modules.items():
             if sys.modules.get(name) is not module:
                 sys.modules[name] = module
+        self._modules = dict(sys.modules)
 
-    def _would_be_found(self, module: ModuleType) -> bool:
+    def _would_be_found(self, module: ModuleType | None) -> bool:
         """Whether it has come from where modules are looked for now, or from no file."""
+        if module is None:  # there is to be none of this name
+            return False
         spec = getattr(module, "__spec__", None)
         if spec is None or not spec.has_location:
             return True

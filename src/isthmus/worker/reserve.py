@@ -12,7 +12,8 @@ from contextlib import suppress
 
 RESERVE_BYTES = 4 << 20
 """Some arenas of CPython's allocator (1 MiB each); from the air. Nothing is written there, so that
-it takes room in the address space only, which is what a limit counts."""
+it takes room in the address space only, which is what a limit counts: ``bytes`` has its zeros from
+the system, when somebody looks; a ``bytearray`` writes them."""
 
 
 class Reserve:
@@ -25,7 +26,7 @@ class Reserve:
     """
 
     def __init__(self) -> None:
-        self.kept: bytearray | None = bytearray(RESERVE_BYTES)
+        self.kept: bytes | None = bytes(RESERVE_BYTES)
 
     def spend(self) -> None:
         """Give it away: there is none left."""
@@ -34,4 +35,4 @@ class Reserve:
     def renew(self) -> None:
         """Take it again, if there is as much."""
         with suppress(MemoryError):
-            self.kept = bytearray(RESERVE_BYTES)
+            self.kept = bytes(RESERVE_BYTES)

@@ -27,6 +27,7 @@ from isthmus.cell_run import CellRun
 from isthmus.ending import CloseReport
 from isthmus.errors import InternalError, MessageTooLargeError, ProtocolError
 from isthmus.holders import Canary
+from isthmus.home_task import has_begun
 from isthmus.jobs import Job, current_job
 from isthmus.name_descriptions import described_names
 from isthmus.namespace import NamespaceManager
@@ -50,6 +51,9 @@ from isthmus.worker.worker_session import WorkerExecutor, WorkerSideSession
 
 if TYPE_CHECKING:
     from isthmus.worker.vacancy import Vacancy
+
+_ENDING = requests.Close | requests.Vacate
+"""What ends the session."""
 
 
 class Service:
@@ -76,6 +80,7 @@ class Service:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: deque[requests.Interrupt | callbacks.Cancel] = deque()
         self._freed_from: set[int] = set()
+        self._ending: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._started = time.monotonic()
         self._vacancy: Vacancy | None = None
@@ -133,7 +138,7 @@ class Service:
         Called in a signal's handler, in the middle of a cell. Otherwise it keeps its place: the
         cell that is meant comes before. So does what closes the session; the cell is to let it.
         """
-        if isinstance(message, requests.Close | requests.Vacate):
+        if isinstance(message, _ENDING):
             self._free_loop()
         is_stop = isinstance(message, requests.Interrupt | callbacks.Cancel)
         return is_stop and self._stop_now(message)
@@ -143,6 +148,8 @@ class Service:
         for message in list(self._stops):
             if self._stop_now(message):
                 self._stops.remove(message)
+        if self._ending is not None and not has_begun(self._ending):
+            self._free_loop()
 
     def _stop_soon(self, message: Any) -> None:
         self._stops.append(message)
@@ -203,6 +210,8 @@ class Service:
             parent = self._job(number) if number else None
             task = self._task_of(parent, self._finish(message, answer))
             self._note_task(message.id, task)
+            if isinstance(message, _ENDING):
+                self._ending = task
         else:
             self._reply(answer, buffers)
 
@@ -303,14 +312,14 @@ class Service:
     async def _leave_session(self, canary: Canary | None, timeout: float) -> str:
         """Hold nothing of the session, which has ended; what is in the way of another."""
         if others := {*self._tasks.values()} - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=timeout)  # whose answers are on their way
+            await asyncio.wait(others, timeout=timeout)  # which answer, and not without a session
         self._executor.flush_output()
-        name, self._opened = self._opened.name, requests.Open(0)
         self._session = self._transport = self._link.slate = None
-        self.tells_all = False
+        self._opened, self.tells_all = requests.Open(0), False
         self._freed_from.clear()
+        self._ending = None
         assert self._vacancy is not None
-        return await self._vacancy.restore(name, canary, timeout)
+        return await self._vacancy.restore(canary, timeout)
 
     def _ping(self, message: requests.Ping, _: Any, __: Any) -> None:
         """Answer when the loop has gone round once more: cells may be about to begin."""

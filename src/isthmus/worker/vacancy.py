@@ -16,7 +16,6 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 
-from isthmus.events import Output
 from isthmus.holders import Canary, holders
 from isthmus.thread_aware_loop import ThreadAwareLoop
 from isthmus.worker.calls import Calls
@@ -42,23 +41,21 @@ class Vacancy:
         self._loop, self._state = loop, ProcessState(loop)
         self._remains = Remains()
 
-    async def restore(self, session: str, canary: Canary | None, timeout: float) -> str:
+    async def restore(self, canary: Canary | None, timeout: float) -> str:
         """Let the process be what it was; what is in the way, in words, or nothing.
 
+        What is still in its pipes by then is what the session has written.
+
         Arguments:
-            session: The name of the session that has ended.
-            canary: Tells whether anything still holds its namespace.
+            canary: Tells whether anything still holds the namespace of the session that has ended.
             timeout: Seconds for answers of the host that are on their way.
         """
         self._loop.drop_default_executor()
         await self._calls.settle(timeout)
-        await asyncio.sleep(0)  # so that what has ended has been told of
-        self._loop.drop_cancelled_timers()
+        self._loop.drop_timers()
         gc.collect()
         unfit = next(self._problems(canary), "")
         await asyncio.sleep(0)  # the host is told of its objects that were dropped
-        for stream, text in self._capture.take():
-            self._link.send(Output(session, 0, stream, text))
         self._capture.forget()
         return unfit or self._link.unsettled
 
