@@ -8,7 +8,8 @@ runs here too.
 
 Over workers a test runs on asyncio's own loop alone: that of their cells is the worker's. There
 each pair of contexts follows another one, and a test with cases of its own has each of them in one
-context, in turn: three of nine, and one of three. With `ISTHMUS_ALL_LOOPS=1` all of them run.
+context, in turn: three of nine, and one of three. So have the tests of ``ALSO``, one after another,
+without cases too. With `ISTHMUS_ALL_LOOPS=1` all of them run.
 """
 
 from __future__ import annotations
@@ -326,6 +327,9 @@ def needed(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
                 name: _number(values.setdefault((test, name), []), value)
                 for name, value in parameters.items()
             }
+            file = test.partition("::")[0]
+            if "/contract/" not in file:
+                numbers["test"] = _number(values.setdefault((file, ""), []), test)
             if _EVERY_CASE or _is_its_turn(numbers):
                 yield item
 
@@ -333,7 +337,7 @@ def needed(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
 def _number(values: list[object], value: object) -> int:
     """Which of *values* it is, which gets it if need be. (pytest's own numbers may be of cases.)"""
     for number, known in enumerate(values):
-        if known is value:
+        if known is value or (isinstance(value, str) and known == value):
             return number
     values.append(value)
     return len(values) - 1

@@ -90,8 +90,15 @@ def test_a_file_that_is_listed_shows_why(file: str) -> None:
 
 
 @pytest.mark.requirement("7.1-same-interface")
+@pytest.mark.parametrize(
+    ("test", "turns"),
+    [
+        ("tests/contract/test_a.py::test_a", [("a", 0), ("b", 1), ("c", 2), ("d", 0)]),
+        ("tests/test_a.py::test_b", [("a", 1), ("b", 2), ("c", 0), ("d", 1)]),
+    ],
+)
 def test_over_workers_each_case_has_its_turn_in_one_context(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, test: str, turns: list[tuple[str, int]]
 ) -> None:
     monkeypatch.setattr(homes, "_EVERY_CASE", False)
     parameters = [
@@ -100,11 +107,14 @@ def test_over_workers_each_case_has_its_turn_in_one_context(
         for context in CONTEXTS
         for kind in "abcd"
     ]
+    before = SimpleNamespace(
+        nodeid="tests/test_a.py::test_a", callspec=SimpleNamespace(params={"home": WORKER})
+    )
     items: list[Any] = [
-        SimpleNamespace(nodeid=f"a test[{it}]", callspec=SimpleNamespace(params=it))
+        SimpleNamespace(nodeid=f"{test}[{it}]", callspec=SimpleNamespace(params=it))
         for it in parameters
     ]
-    chosen = [item.callspec.params for item in needed(items)]
+    chosen = [item.callspec.params for item in needed([before, *items])][1:]
     assert [it for it in chosen if it["home"] == HERE] == parameters[: len(parameters) // 2]
-    turns = [(it["kind"], it["context"]) for it in chosen if it["home"] == WORKER]
-    assert sorted(turns) == [("a", "async"), ("b", "thread"), ("c", "sync"), ("d", "async")]
+    found = [(it["kind"], CONTEXTS.index(it["context"])) for it in chosen if it["home"] == WORKER]
+    assert sorted(found) == turns

@@ -109,7 +109,7 @@ async def test_the_loop_goes_round_while_a_row_of_cells_runs(
 
     beating = asyncio.ensure_future(beat())
     prompt = context != "thread" and isinstance(session, Session)  # a busy loop starves others
-    for _ in range(2000 if prompt else 200):
+    for _ in range(500 if prompt else 50):
         await session.execute("x = 1", context=context)
     going = False
     await beating

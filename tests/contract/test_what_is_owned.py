@@ -154,10 +154,10 @@ async def test_what_has_ended_leaves_a_count_and_nothing_else(session: AnySessio
     )
     await session.execute(code)
     for _ in range(4):
-        await session.execute("await many(1_000)")
+        await session.execute("await many(250)")
     ownership = session.manager.ownership
-    assert ownership.counts["task"] == LedgerCount(4_000, 4_000, 0)
-    assert ownership.counts["async generator"] == LedgerCount(4_000, 4_000, 0)
+    assert ownership.counts["task"] == LedgerCount(1_000, 1_000, 0)
+    assert ownership.counts["async generator"] == LedgerCount(1_000, 1_000, 0)
     assert await session.ledger() == [] and not ownership._made
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "properties",
     deadline=None,  # wall clocks belong in benchmarks
-    max_examples=int(os.environ.get("ISTHMUS_EXAMPLES", "250")),
+    max_examples=int(os.environ.get("ISTHMUS_EXAMPLES", "120")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from either_home import Flag
 from isthmus import (
     AnySession,
     Approve,
@@ -384,12 +385,16 @@ async def test_the_worker_has_its_own_environment_and_directory(tmp_path: Any) -
         assert found == (str(tmp_path), "green")
 
 
-@requirement("7.5-time")
-async def test_a_first_cell_that_keeps_the_loop_lets_the_session_be_closed_at_once(
-    new_worker: NewWorker,
-) -> None:
-    """The worker has read both by the time when the cell's code begins."""
+@requirement("7.1-same-interface", "5.5-reset")
+@pytest.mark.parametrize("on_loop", ["async", "sync"])
+async def test_a_reset_ends_cells_that_keep_the_loop(new_worker: NewWorker, on_loop: Any) -> None:
     async with new_worker() as session:
-        computing = asyncio.ensure_future(session.run("while True: pass"))
-        await asyncio.sleep(0)
-    assert (await computing).status == "interrupted"
+        begun = Flag(session, "begun")
+        hogs = [
+            asyncio.create_task(session.run(f"{code}\nwhile True: pass", context=on_loop))
+            for code in ("begun()", "x = 1")
+        ]
+        await begun.seen()
+        assert (await session.reset()).clean
+        assert {(await it).status for it in hogs} <= {"interrupted", "cancelled"}
+        assert await session.execute("'x' in globals()") is False

@@ -52,8 +52,8 @@ from isthmus.worker.worker_session import WorkerExecutor, WorkerSideSession
 if TYPE_CHECKING:
     from isthmus.worker.vacancy import Vacancy
 
-_ENDING = requests.Close | requests.Vacate
-"""What ends the session."""
+_ENDING = requests.Close | requests.Reset | requests.Vacate
+"""What ends all cells."""
 
 
 class Service:
@@ -136,7 +136,7 @@ class Service:
         """Stop a cell that runs, where *message* is to; whether it was that.
 
         Called in a signal's handler, in the middle of a cell. Otherwise it keeps its place: the
-        cell that is meant comes before. So does what closes the session; the cell is to let it.
+        cell that is meant comes before. So does what ends all cells; this one is to let it.
         """
         if isinstance(message, _ENDING):
             self._free_loop()

@@ -507,8 +507,11 @@ class WorkerSession:
         See :meth:`Session.reset`; where that is not enough, :meth:`restart` leaves nothing.
         """
         parent = self._cells.calling_cell()
-        ended = await self._asked(requests.Reset, timeout=timeout, parent=parent)
-        return report_of(ended)
+        return report_of(await self._lives.at_home(self._reset(timeout, parent)))
+
+    async def _reset(self, timeout: float, parent: int) -> replies.Ended:
+        worker = await self._lives.worker()
+        return await worker.reset(timeout, parent)
 
     async def close(self, timeout: float = CLEAN_UP_SECONDS) -> CloseReport:
         """Close the session in the worker, and end the process; kill it where it does not end.

@@ -311,6 +311,23 @@ class Supervisor:
 
     # -- the end -----------------------------------------------------------------------------
 
+    async def reset(self, timeout: float, parent: int) -> replies.Ended:
+        """Reset the session; what the worker says of it. One that cannot do so is killed.
+
+        Arguments:
+            timeout: Seconds for each of cells, tasks and thread to end.
+            parent: The cell that wants it, which goes on; or 0.
+        """
+        answer = self.ask(requests.Reset, timeout=timeout, parent=parent)
+        late = self._loop.call_later(
+            NUDGE_SECONDS, self.pursue, (), answer, "its session could not be reset"
+        )
+        try:
+            ended: replies.Ended = await answer
+            return ended
+        finally:
+            late.cancel()
+
     async def close(self, timeout: float) -> replies.Ended | None:
         """Close the session and end the process; None where it had to be killed.
 
