@@ -449,7 +449,19 @@ UNFIT: dict[str, tuple[str, str]] = {
         "thread 't'",
     ),
     "a thread of nobody": (
-        "import _thread, time; _thread.start_new_thread(time.sleep, (60,))",
+        cell("""
+            import _thread, time
+            runs = _thread.allocate_lock()
+            runs.acquire()
+
+            def run():
+                runs.release()
+                time.sleep(60)
+
+            number = _thread.start_new_thread(run, ())
+            with runs:  # it is counted from then on
+                pass
+        """),
         "a thread that threading does not know of",
     ),
     "a task": (
