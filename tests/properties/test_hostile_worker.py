@@ -82,7 +82,7 @@ class Host:
         self.wire = Wire()
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            self.connection.greet(ours, "a test")
+            self.connection.greet(ours, "a test", reuse=False)
         self.connection.connection_made(self.wire)
         self.take(Encoder().encode(handshake.Welcome(1)))
         flight.add(1)

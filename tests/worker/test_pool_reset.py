@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import re
 import signal
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import rows, runs, use
 
 from isthmus import (
     ForkServer,
@@ -32,198 +31,7 @@ from support import cell, eventually, on_other_loops
 requirement = pytest.mark.requirement
 
 
-@pytest.fixture
-def one(fork_server: ForkServer) -> WorkerPool:
-    """A pool with one worker at a time, which is reset."""
-    return WorkerPool(min_idle=0, max_size=1, on_return="reset", fork_server=fork_server)
-
-
-async def _use(pool: WorkerPool, *sources: str, **options: Any) -> tuple[int | None, list[Any]]:
-    """The number of the worker that a session had, and the values of its cells."""
-    async with pool.session(**options) as session:
-        return session.pid, [await session.execute(it) for it in sources]
-
-
-async def rows() -> AsyncIterator[int]:
-    """A function of the host whose result stays there."""
-    for number in range(1000):
-        yield number
-
-
-def _runs(pid: int | None) -> bool:
-    return os.path.exists(f"/proc/{pid}")
-
-
-# -- what one session does, and the next does not see ----------------------------------------------
-
-TRACES: dict[str, tuple[str, str]] = {
-    "a name": ("x = 1", "'x' in globals()"),
-    "a name over a builtin": ("len = None", "len([1])"),
-    "the last values": ("41", "'_' in globals()"),
-    "a future statement": ("from __future__ import annotations", "(lambda: 1).__code__.co_flags"),
-    "a builtin": (
-        "import builtins; builtins.more = 1; builtins.sum = max; del builtins.abs",
-        "import builtins; hasattr(builtins, 'more'), sum([1, 2]), abs(-1)",
-    ),
-    "a folder of modules": ("import sys; sys.path.insert(0, '/x')", "import sys; list(sys.path)"),
-    "another list of them": ("import sys; sys.path = ['/x']", "import sys; list(sys.path)"),
-    "arguments": ("import sys; sys.argv.append('x')", "import sys; list(sys.argv)"),
-    "an attribute of sys": (
-        "import sys; sys.more = 1; sys.dont_write_bytecode = True",
-        "import sys; hasattr(sys, 'more'), sys.dont_write_bytecode",
-    ),
-    "the working directory": ("import os; os.chdir('/')", "import os; os.getcwd()"),
-    "the environment": (
-        "import os; os.environ['ISTHMUS_X'] = '1'; del os.environ['PATH']",
-        "import os; dict(os.environ)",
-    ),
-    "another environment": ("import os; os.environ = {}", "import os; dict(os.environ)"),
-    "the mask of new files": (
-        "import os; os.umask(0o057)",
-        "import os; mask = os.umask(0); os.umask(mask); mask",
-    ),
-    "a handler of a signal": (
-        "import signal; signal.signal(signal.SIGUSR1, signal.SIG_IGN)",
-        "import signal; signal.getsignal(signal.SIGUSR1)",
-    ),
-    "a handler of ours": (
-        "import signal; signal.signal(signal.SIGURG, signal.SIG_IGN)",
-        "import signal; callable(signal.getsignal(signal.SIGURG))",
-    ),
-    "a blocked signal": (
-        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})",
-        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, ())",
-    ),
-    "an alarm": (
-        "import signal; signal.setitimer(signal.ITIMER_REAL, 3600)",
-        "import signal; signal.getitimer(signal.ITIMER_REAL)",
-    ),
-    "a stream": (
-        "import sys, io; sys.stdout = sys.__stdout__ = io.StringIO()",
-        "import sys; type(sys.__stdout__).__name__, sys.stdout.fileno()",
-    ),
-    "hooks": (
-        "import sys, threading; sys.excepthook = sys.displayhook = threading.excepthook = print",
-        "import sys, threading; print in (sys.excepthook, sys.displayhook, threading.excepthook)",
-    ),
-    "limits of the interpreter": (
-        "import sys; sys.setrecursionlimit(555); sys.setswitchinterval(0.1)",
-        "import sys; sys.getrecursionlimit(), sys.getswitchinterval()",
-    ),
-    "the collector": (
-        "import gc; gc.disable(); gc.set_threshold(1); gc.callbacks.append(print)",
-        "import gc; gc.isenabled(), gc.get_threshold(), print in gc.callbacks",
-    ),
-    "tracing": (
-        "import threading; threading.settrace(print); threading.setprofile(print)",
-        "import threading; threading.gettrace(), threading.getprofile()",
-    ),
-    "filters of warnings": (
-        "import warnings; warnings.simplefilter('error'); warnings.showwarning = print",
-        "import warnings; list(warnings.filters), warnings.showwarning is print",
-    ),
-    "logging": (
-        "import logging; logging.basicConfig(level=5); logging.disable(50)",
-        "from logging import root; len(root.handlers), root.level, root.manager.disable",
-    ),
-    "a timeout of sockets": (
-        "import socket; socket.setdefaulttimeout(3)",
-        "import socket; socket.getdefaulttimeout()",
-    ),
-    "the locale": (
-        "import locale; locale.setlocale(locale.LC_ALL, 'C')",
-        "import locale; locale.setlocale(locale.LC_ALL)",
-    ),
-    "a context variable": (
-        "import decimal; decimal.getcontext().prec = 3",
-        "import decimal; decimal.getcontext().prec",
-    ),
-    "a context variable of a thread": (
-        "await asyncio.to_thread(lambda: __import__('decimal').getcontext().prec)",
-        "import threading; threading.active_count()",
-    ),
-    "a task": (
-        "left = asyncio.create_task(asyncio.sleep(3600), name='left')",
-        "'left' in [it.get_name() for it in asyncio.all_tasks()]",
-    ),
-    "a coroutine": ("left = asyncio.sleep(3600)", "len(asyncio.all_tasks())"),
-    "timers": (
-        cell("""
-            import contextvars
-            loop = asyncio.get_running_loop()
-            loop.call_later(3600, lambda: None)
-            loop.call_later(1, print, context=contextvars.Context())
-        """),
-        "len(asyncio.get_running_loop()._scheduled)",
-    ),
-    "settings of the loop": (
-        cell("""
-            loop = asyncio.get_running_loop()
-            loop.set_debug(True)
-            loop.set_exception_handler(print)
-            loop.set_task_factory(None)
-        """),
-        cell("""
-            loop = asyncio.get_running_loop()
-            loop.get_debug(), loop.get_exception_handler() is print, loop.get_task_factory() is None
-        """),
-    ),
-    "modules": (
-        "import sys, json; del sys.modules['json']; sys.modules['os'] = json",
-        "import sys; sys.modules['os'].getcwd(), 'json' in sys.modules",
-    ),
-    "the main module": (
-        "import sys; sys.modules['__main__'] = asyncio",
-        "import sys; vars(sys.modules['__main__']) is globals()",
-    ),
-    "a weak reference to an object": (
-        "class Thing: pass\nimport weakref, enum; thing = Thing(); enum.ref = weakref.ref(thing)",
-        "import enum; getattr(enum, 'ref', lambda: None)()",
-    ),
-}
-"""What a session does, and what the next one looks at."""
-
-
-@requirement("7.7-reset")
-async def test_nothing_of_one_session_is_seen_by_the_next(one: WorkerPool) -> None:
-    async with one as pool:
-        before = {name: await _use(pool, look) for name, (_, look) in TRACES.items()}
-        for name, (act, look) in TRACES.items():
-            await _use(pool, act)
-            assert (name, await _use(pool, look)) == (name, before[name]), pool.stats().last_unfit
-        stats = pool.stats()
-        assert (stats.served, stats.reused) == (3 * len(TRACES), 3 * len(TRACES) - 1)
-        assert (stats.started, stats.unfit, stats.died, stats.in_use) == (1, 0, 0, 0)
-
-
-@requirement("7.7-reset")
-async def test_modules_stay_imported_but_not_those_from_folders_of_one_session(
-    one: WorkerPool, tmp_path: Path
-) -> None:
-    (tmp_path / "helpers.py").write_text("mine = True")
-    look = "import sys; [it in sys.modules for it in ('plistlib', 'helpers', 'made_by_hand')]"
-    async with one as pool:
-        pid, (before, _, after) = await _use(
-            pool,
-            look,
-            f"sys.path.append({str(tmp_path)!r}); import plistlib, helpers, types; "
-            "sys.modules['made_by_hand'] = types.ModuleType('made_by_hand')",
-            look,
-        )
-        assert (before, after) == ([False] * 3, [True] * 3)
-        assert await _use(pool, look) == (pid, [[True, False, True]])
-        await _use(pool, "import sys; sys.modules['plistlib'] = None; sys.modules['wave'] = None")
-        assert await _use(pool, "import plistlib, wave; plistlib.__name__") == (pid, ["plistlib"])
-
-
-@requirement("7.7-reset")
-async def test_random_numbers_are_no_continuation_of_others(one: WorkerPool) -> None:
-    ask = "import random; random.random()"
-    async with one as pool:
-        _, (_, foreseen) = await _use(pool, "import random; random.seed(1)", ask)
-        await _use(pool, "import random; random.seed(1)")
-        _, (found,) = await _use(pool, ask)
-        assert found != foreseen
+# -- one session after the other ------------------------------------------------------------------
 
 
 @requirement("7.7-reset")
@@ -357,14 +165,14 @@ async def test_what_is_under_way_is_answered_before_the_next_session(one: Worker
         assert cancelled.is_set()
         found = await asyncio.gather(*asked, return_exceptions=True)
         assert found[0].status in ("cancelled", "interrupted")
-        assert await _use(pool, "'x' in globals()") == (pid, [False])
+        assert await use(pool, "'x' in globals()") == (pid, [False])
 
 
 @requirement("7.7-reset")
 async def test_what_the_host_has_handed_out_is_given_back(one: WorkerPool) -> None:
     async with one as pool:
-        held, _ = await _use(pool, "held = rows(); await anext(held)", capabilities=[rows])
-        assert await _use(pool, "'held' in globals()") == (held, [False])
+        held, _ = await use(pool, "held = rows(); await anext(held)", capabilities=[rows])
+        assert await use(pool, "'held' in globals()") == (held, [False])
 
 
 @requirement("7.7-reset")
@@ -378,7 +186,7 @@ async def test_a_cell_that_keeps_the_loop_does_not_keep_its_worker(one: WorkerPo
                 computing = asyncio.ensure_future(session.run("begin()\nwhile True: pass"))
                 await begun.wait()
             assert (await computing).status in ("cancelled", "interrupted")
-        assert (await _use(pool, "1"))[0] == pid, pool.stats()
+        assert (await use(pool, "1"))[0] == pid, pool.stats()
         assert pool.stats().started == 1
 
 
@@ -403,7 +211,7 @@ async def test_a_function_of_the_host_that_does_not_end_is_not_waited_for_too_lo
         await session.close(timeout=0.1)
         await running
         assert "CallCapability" in pool.stats().last_unfit
-        other, found = await _use(pool, "1")
+        other, found = await use(pool, "1")
         over.set()
         assert (other != pid, found) == (True, [1])
 
@@ -440,95 +248,17 @@ async def test_a_session_that_was_given_back_is_dead_for_who_still_holds_it(
             assert (await old.close()).clean
 
 
-# -- what cannot be what it was --------------------------------------------------------------------
-
-
-UNFIT: dict[str, tuple[str, str]] = {
-    "a thread": (
-        "import threading, time; threading.Thread(target=time.sleep, args=(60,), name='t').start()",
-        "thread 't'",
-    ),
-    "a thread of nobody": (
-        cell("""
-            import _thread, time
-            runs = _thread.allocate_lock()
-            runs.acquire()
-
-            def run():
-                runs.release()
-                time.sleep(60)
-
-            number = _thread.start_new_thread(run, ())
-            with runs:  # it is counted from then on
-                pass
-        """),
-        "a thread that threading does not know of",
-    ),
-    "a task": (
-        cell("""
-            async def stubborn():
-                while True:
-                    try:
-                        await asyncio.sleep(3600)
-                    except asyncio.CancelledError:
-                        pass
-            task = asyncio.create_task(stubborn(), name="stubborn")
-            await asyncio.sleep(0)
-        """),
-        "task 'stubborn'",
-    ),
-    "a child": ("import subprocess; child = subprocess.Popen(['sleep', '60'])", "child processes"),
-    "a grandchild": (
-        "import subprocess; subprocess.run('sleep 60 >/dev/null 2>&1 &', shell=True)",
-        "child processes",
-    ),
-    "a file": ("import os; os.open('/dev/null', os.O_RDONLY)", "descriptor"),
-    "another stdout": ("import os; os.dup2(0, 1)", "descriptor 1"),
-    "limits": ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (50, 60))", "limits"),
-    "a changed module": (
-        "def mine(): pass\nimport enum; enum.changed = mine",
-        "what the session has defined is held by .*module enum|function mine",
-    ),
-    "an object of a class": (
-        "class Mine:\n    def f(self): pass\nimport enum; enum.changed = Mine()",
-        "what the session has defined is held",
-    ),
-    "a function for the end": (
-        "import atexit; atexit.register(lambda: None)",
-        "what the session has defined is held",
-    ),
-    "an object of the host": (
-        "import enum; enum.rows = rows(); await anext(enum.rows)",
-        "objects of the host are in use",
-    ),
-    "a stream that is closed": ("import sys; sys.__stdout__.close()", "it cannot be what it was"),
-}
-"""What a session leaves, and why its worker is then fit for no other one."""
-
-
-@requirement("7.7-reset")
-async def test_a_worker_that_cannot_be_what_it_was_is_replaced(one: WorkerPool) -> None:
-    async with one as pool:
-        for name, (act, why) in UNFIT.items():
-            session = await pool.acquire(capabilities=[rows])
-            pid = session.pid
-            await session.execute(act)
-            await session.close(timeout=0.1)
-            found = pool.stats().last_unfit
-            assert re.search(why, found), (name, found)
-            assert not _runs(pid), name
-        stats = pool.stats()
-        assert (stats.unfit, stats.reused, stats.died) == (len(UNFIT), 0, 0)
+# -- limits ----------------------------------------------------------------------------------------
 
 
 @requirement("7.7-reset")
 async def test_lower_limits_are_for_one_session(one: WorkerPool) -> None:
     ask = "import resource; resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 66"
     async with one as pool:
-        _, found = await _use(pool, ask, limits=WorkerLimits(open_files=66))
+        _, found = await use(pool, ask, limits=WorkerLimits(open_files=66))
         assert found == [True]
         assert "limits" in pool.stats().last_unfit
-        assert (await _use(pool, ask))[1] == [False]
+        assert (await use(pool, ask))[1] == [False]
 
 
 @requirement("7.7-reset")
@@ -536,7 +266,7 @@ async def test_a_worker_has_as_many_sessions_as_it_may(fork_server: ForkServer) 
     async with WorkerPool(
         min_idle=0, max_size=1, on_return="reset", max_uses=3, fork_server=fork_server
     ) as pool:
-        pids = [(await _use(pool, "1"))[0] for _ in range(7)]
+        pids = [(await use(pool, "1"))[0] for _ in range(7)]
         assert [pids.count(it) for it in dict.fromkeys(pids)] == [3, 3, 1]
         stats = pool.stats()
         assert (stats.reused, stats.unfit, stats.served) == (4, 0, 7)
@@ -629,7 +359,7 @@ async def test_a_worker_that_dies_on_its_way_back_is_given_to_nobody(one: Worker
     async with one as pool:
         pid, closing = await held.give_back(pool)
         assert pid is not None
-        waiting = asyncio.ensure_future(_use(pool, "'left' in globals()"))
+        waiting = asyncio.ensure_future(use(pool, "'left' in globals()"))
         os.kill(pid, signal.SIGKILL)
         await closing
         assert "SIGKILL" in pool.stats().last_unfit
@@ -637,9 +367,9 @@ async def test_a_worker_that_dies_on_its_way_back_is_given_to_nobody(one: Worker
         assert (other != pid, found) == (True, [False])
         held.answer.set()
 
-        pid, _ = await _use(pool, LEAVES)
+        pid, _ = await use(pool, LEAVES)
         assert "exit code 7" in pool.stats().last_unfit
-        assert (await _use(pool, "1"))[0] != pid
+        assert (await use(pool, "1"))[0] != pid
 
 
 @requirement("7.7-reset")
@@ -650,9 +380,9 @@ async def test_a_return_that_is_cancelled_ends_the_worker(one: WorkerPool) -> No
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
-        assert not _runs(pid)
+        assert not runs(pid)
         held.answer.set()
-        other, found = await _use(pool, "1")
+        other, found = await use(pool, "1")
         assert (other != pid, found) == (True, [1])
 
 
@@ -667,7 +397,7 @@ async def test_a_pool_can_be_closed_while_a_worker_is_on_its_way_back(one: Worke
         await asyncio.gather(closing, ending)
         stats = pool.stats()
         assert (stats.idle, stats.in_use, stats.starting) == (0, 0, 0)
-        assert not _runs(pid)
+        assert not runs(pid)
 
 
 @requirement("7.7-reset")
@@ -677,7 +407,7 @@ async def test_a_session_that_is_restarted_leaves_its_worker_for_good(one: Worke
         await session.execute("x = 1")
         await session.restart()
         assert session.pid != pid
-        assert not _runs(pid)
+        assert not runs(pid)
         assert await session.execute("'x' in globals()") is False
 
 
@@ -686,8 +416,8 @@ async def test_a_worker_that_came_back_waits_as_long_as_others(fork_server: Fork
     async with WorkerPool(
         min_idle=0, max_idle_seconds=0.05, on_return="reset", fork_server=fork_server
     ) as pool:
-        pid, _ = await _use(pool, "1")
-        await eventually(lambda: not pool.stats().idle and not _runs(pid))
+        pid, _ = await use(pool, "1")
+        await eventually(lambda: not pool.stats().idle and not runs(pid))
         assert (pool.stats().died, pool.stats().unfit) == (0, 0)
 
 
@@ -695,7 +425,7 @@ async def test_a_worker_that_came_back_waits_as_long_as_others(fork_server: Fork
 @requirement("7.7-reset")
 async def test_the_kind_of_the_hosts_loop_makes_no_difference(one: WorkerPool) -> None:
     async with one as pool:
-        found = [await _use(pool, "x = 1", "print(x)") for _ in range(4)]
+        found = [await use(pool, "x = 1", "print(x)") for _ in range(4)]
         assert len({pid for pid, _ in found}) == 1
 
 
@@ -733,10 +463,10 @@ async def test_hundreds_of_sessions_over_one_worker_leave_nothing(one: WorkerPoo
     async with one as pool:
         for _ in range(WARM):
             await visit()
-        pid, ((objects, pages, *others),) = await _use(pool, CENSUS)
+        pid, ((objects, pages, *others),) = await use(pool, CENSUS)
         here = _objects_here()
         visits = [await visit() for _ in range(SESSIONS - WARM)]
-        after, ((objects_after, pages_after, *others_after),) = await _use(pool, CENSUS)
+        after, ((objects_after, pages_after, *others_after),) = await use(pool, CENSUS)
         assert (after, others_after) == (pid, others), pool.stats()
         assert objects_after - objects < SESSIONS - WARM
         assert (pages_after - pages) * os.sysconf("SC_PAGE_SIZE") < 4 << 20

@@ -8,31 +8,40 @@ Refuses to know: cells, and what is told.
 
 from __future__ import annotations
 
+import mmap
 from contextlib import suppress
 
-RESERVE_BYTES = 4 << 20
-"""Some arenas of CPython's allocator (1 MiB each); from the air. Nothing is written there, so that
-it takes room in the address space only, which is what a limit counts: ``bytes`` has its zeros from
-the system, when somebody looks; a ``bytearray`` writes them."""
+PIECE_BYTES = 256 << 10
+PIECES = 16
+"""4 MiB in all, which is some arenas of CPython's allocator (1 MiB each); from the air. In pieces,
+as there may be room for some of them only once it was given away. Nothing is written there, so that
+it takes room in the address space alone, which is what a limit counts; and mapped, so that it goes
+back to the system at once."""
 
 
 class Reserve:
     """The memory.
 
     Attributes:
-        kept: It; None while it is given away.
+        is_whole: All of it is here.
 
     Threads: any; the last word counts, and either state is a good one.
     """
 
     def __init__(self) -> None:
-        self.kept: bytes | None = bytes(RESERVE_BYTES)
+        self.is_whole = False
+        self._pieces: list[mmap.mmap] = []
+        self.renew()
 
     def spend(self) -> None:
         """Give it away: there is none left."""
-        self.kept = None
+        self.is_whole = False
+        while self._pieces:
+            self._pieces.pop().close()
 
     def renew(self) -> None:
-        """Take it again, if there is as much."""
-        with suppress(MemoryError):
-            self.kept = bytes(RESERVE_BYTES)
+        """Take it again, as much as there is room for."""
+        with suppress(MemoryError, OSError):
+            while len(self._pieces) < PIECES:
+                self._pieces.append(mmap.mmap(-1, PIECE_BYTES, mmap.MAP_PRIVATE))
+            self.is_whole = True

@@ -71,6 +71,8 @@ class WorkerExecutor(AsyncExecutor):
 
     def _observe(self, run: CellRun, title: str) -> None:
         super()._observe(run, title)
+        if not self.teller.reserve.is_whole:
+            self.teller.reserve.renew()
         if not self.teller.tells_all and self.late_output == "origin":
             run.told = self.teller.announces(run.number)
 
@@ -86,8 +88,6 @@ class WorkerExecutor(AsyncExecutor):
         """
         if isinstance(run.error, MemoryError):
             self.teller.reserve.spend()
-        elif self.teller.reserve.kept is None:
-            self.teller.reserve.renew()
         super().cell_ended(run)
         if not run.abandoned and not run.children:
             self.teller.send_outcome(run)
