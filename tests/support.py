@@ -430,13 +430,19 @@ def _children(process: str = "self") -> set[str]:
 
 
 def _shared_memory() -> set[str]:
-    """What we have put into the memory that processes share."""
+    """What we, or a process that is no more, have put into the memory that processes share."""
     names = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     with open("/proc/self/maps") as file:
         mapped = [line.split()[5] for line in file if "isthmus" in line]
-    return {name for name in names if "isthmus" in name} | {
+    return {name for name in names if "isthmus" in name and not _is_of_another(name)} | {
         path for path in mapped if path.startswith(("/memfd:", "/dev/shm/"))
     }
+
+
+def _is_of_another(name: str) -> bool:
+    """Whether a process that runs, and is not this one, has made what has its number in *name*."""
+    pid = name.split("-")[1]
+    return pid != str(os.getpid()) and os.path.exists(f"/proc/{pid}")
 
 
 def _is_of_a_session(source: str) -> bool:

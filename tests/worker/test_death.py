@@ -142,7 +142,7 @@ async def test_the_first_cell_can_be_stopped_by_a_close_that_comes_with_it(
     async with WorkerSession(fork_server=fork_server) as session:
         running = asyncio.ensure_future(session.run("while True: pass", context=context))  # type: ignore[arg-type]
         await asyncio.sleep(0)  # it is asked for
-    assert (await running).status == "interrupted"
+    assert (await running).status in ("interrupted", "cancelled")
 
 
 def _runs(pid: int) -> bool:
