@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from isthmus import CellInterrupted, CellResult, Session, interrupts
-from support import CONTEXTS, LoopThread, cell
+from support import CONTEXTS, LoopThread, LoopWatch, cell
 
 requirement = pytest.mark.requirement
 
@@ -119,7 +119,7 @@ async def pester(seed: int, cells: int) -> Counter[str]:
 @pytest.mark.parametrize("place", ["main thread", "other thread"])
 @pytest.mark.parametrize("part", range(PARTS))
 async def test_interrupts_at_the_end_of_ten_thousand_cells_hit_nothing_else(
-    quick: None, place: str, part: int
+    quick: None, place: str, part: int, loop_watch: LoopWatch
 ) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -130,3 +130,5 @@ async def test_interrupts_at_the_end_of_ten_thousand_cells_hit_nothing_else(
             endings = await asyncio.wrap_future(other.submit(pester(seed, PART_CELLS)))
     print(endings)
     assert set(endings) == ENDINGS, endings
+    # A cell that is stopped before it awaits its task leaves that, to be interrupted for itself.
+    assert all(isinstance(it["exception"], CellInterrupted) for it in loop_watch.complaints)
