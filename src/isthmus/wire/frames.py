@@ -352,11 +352,8 @@ class FrameDecoder(Generic[T]):
         received = Received(self._read(flags, data[body:end]), [])
         if count:
             self._make_places(received, data, at + _HEAD_BYTES, count)
-        self._at = end
-        self.available -= end - at
+        self._use(end - at)
         self._needed = _HEAD_BYTES
-        if not self.available:
-            self._data, self._at = b"", 0  # it may be large
         return self._fill(self._partial) if self._partial is not None else received
 
     def _checked(self, first: int) -> int:
@@ -391,20 +388,24 @@ class FrameDecoder(Generic[T]):
         """Too little has come to begin with a frame; one that has begun may be complete by now."""
         if self._broken is not None:
             raise ProtocolError(self._broken)
-        if not self.available:
-            self._data, self._at = b"", 0
         return None if self._partial is None else self._fill(self._partial)
 
     def _fill(self, partial: _FrameUnderWay[T]) -> Received[T] | None:
         """What *partial* holds, if what came suffices for its buffers."""
         used = partial.fill(memoryview(self._data)[self._at :])
-        self._at += used
-        self.available -= used
+        self._use(used)
         if partial.waiting:
             self._needed = _NEVER
             return None
         self._partial, self._needed = None, _HEAD_BYTES
         return partial.received
+
+    def _use(self, count: int) -> None:
+        """*count* of the bytes that are there are in a frame now."""
+        self._at += count
+        self.available -= count
+        if not self.available:
+            self._data, self._at = b"", 0  # it may be large
 
     def _refuse_all(self, why: str) -> None:
         self._broken, self._needed = why, _NEVER

@@ -206,8 +206,7 @@ class Service:
         if answer is None:
             return
         if isinstance(answer, Coroutine):
-            number = getattr(message, "parent", 0)
-            parent = self._job(number) if number else None
+            parent = self._job(getattr(message, "parent", 0))
             task = self._task_of(parent, self._finish(message, answer))
             self._note_task(message.id, task)
             if isinstance(message, _ENDING):
@@ -354,7 +353,7 @@ class Service:
         """Run a cell until it waits or ends; one that waits goes on in a task."""
         self._owed[message.cell] = message
         seeing_to = self._see_to(message, work)
-        parent = self._job(message.parent) if message.parent else None
+        parent = self._job(message.parent)
         task = (
             begin_now(seeing_to, self._loop) if parent is None else self._task_of(parent, seeing_to)
         )
@@ -374,7 +373,9 @@ class Service:
             self.send_outcome(run)
 
     def _job(self, number: int) -> Job | None:
-        """The cell with this number, if there is one that has not ended."""
+        """The cell with this number, if there is one that has not ended; None for 0."""
+        if not number:  # most of the time
+            return None
         home = self.session.manager.current_home
         jobs = home.unended() if home is not None else []
         return next((job for job in jobs if job.number == number), None)
